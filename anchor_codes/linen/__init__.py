@@ -1,0 +1,27 @@
+"""Flax Linen twins of the layers in :mod:`anchor_codes.nn`.
+
+Options, names of parameters and operations are the same, so the pure dicts of
+an NNX layer are variables of its twin: ``nnx.Param`` is the collection
+"params", ``nn.Code`` is "codes", ``nnx.BatchStat`` is "batch_stats" (moments,
+which move in training where that collection is mutable). The streams of
+randomness are "codes" for Gumbel noise and "sse" for the exchange of ids.
+Nothing here imports ``flax.nnx``.
+"""
+
+from anchor_codes.linen.anchor_embed import AnchorEmbed
+from anchor_codes.linen.base import CompactEmbed
+from anchor_codes.linen.baselines import HashEmbed, LowRankEmbed, QREmbed
+from anchor_codes.linen.code_embeds import CentroidNorm, DPQEmbed, KDEmbed
+from anchor_codes.linen.stochastic_sharing import StochasticSharing
+
+__all__ = [
+  "AnchorEmbed",
+  "CentroidNorm",
+  "CompactEmbed",
+  "DPQEmbed",
+  "HashEmbed",
+  "KDEmbed",
+  "LowRankEmbed",
+  "QREmbed",
+  "StochasticSharing",
+]

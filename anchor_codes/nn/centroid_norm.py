@@ -1,0 +1,62 @@
+"""Normalisation of scores per codebook entry, with moving moments."""
+
+from flax import nnx
+from jax import numpy as jnp
+from jaxtyping import Array, Float
+
+from anchor_codes.ops import normalization
+
+
+class CentroidNorm(nnx.Module):
+  """Normalises scores for each codebook entry over tokens and positions.
+
+  The distance batch norm of Chen et al. (ICML 2020): it acts on the *choice* of
+  a code and keeps all entries in use. In training the moments are those of the
+  batch, and move the stored ones; otherwise the stored ones are used.
+
+  Args:
+    codebook_size: Number of entries of a codebook.
+    momentum: Share of the stored moments that stays at a step.
+    epsilon: Added to the variance.
+  """
+
+  def __init__(
+    self,
+    codebook_size: int,
+    *,
+    momentum: float = 0.99,
+    epsilon: float = 1e-3,
+  ):
+    self.mean = nnx.BatchStat(jnp.zeros(codebook_size))
+    self.variance = nnx.BatchStat(jnp.ones(codebook_size))
+    self.momentum = momentum
+    self.epsilon = epsilon
+
+  def __call__(
+    self,
+    scores: Float[Array, "*batch code_length codebook_size"],
+    *,
+    deterministic: bool,
+    track: bool = True,
+  ) -> Float[Array, "*batch code_length codebook_size"]:
+    """Normalises scores.
+
+    Args:
+      scores: What the choice of a code is made by.
+      deterministic: Whether to use the stored moments.
+      track: Whether the moments of the batch move the stored ones.
+
+    Returns:
+      The normalised scores.
+    """
+    stored = self.mean[...], self.variance[...]
+    moments = (
+      stored if deterministic else normalization.centroid_moments(scores)
+    )
+    if track and not deterministic:
+      self.mean[...], self.variance[...] = normalization.update_moments(
+        stored, moments, momentum=self.momentum
+      )
+    return normalization.normalize_scores(
+      scores, *moments, epsilon=self.epsilon
+    )

@@ -1,0 +1,165 @@
+"""Pure functions on arrays: lookups, codes, relaxations, transitions.
+
+No state, and no Flax: the layers of :mod:`anchor_codes.nn` call these.
+"""
+
+from anchor_codes.ops.anchors import (
+  SparseRows,
+  anchor_attend,
+  anchor_lookup,
+  anchor_scale,
+  expand_rows,
+  frequency_anchors,
+  kmeans_anchors,
+  project_rows,
+  random_anchors,
+  random_rows,
+  sparse_anchor_attend,
+  sparse_anchor_lookup,
+)
+from anchor_codes.ops.buckets import (
+  hash_attend,
+  hash_lookup,
+  qr_attend,
+  qr_lookup,
+  qr_scale,
+)
+from anchor_codes.ops.clustering import (
+  Clusters,
+  kmeans,
+  product_kmeans,
+  residual_kmeans,
+)
+from anchor_codes.ops.codes import (
+  assign_codes,
+  attend_codes,
+  decode_codes,
+  lookup_codes,
+  pack_codes,
+  unpack_codes,
+)
+from anchor_codes.ops.compositions import compose, fold_linear
+from anchor_codes.ops.graphs import Graph, graph_from_edges
+from anchor_codes.ops.hashing import hash_buckets, quotient_remainder
+from anchor_codes.ops.indexing import (
+  as_ids,
+  clip_ids,
+  inside_table,
+  nan_outside,
+  put_rows,
+  take_rows,
+)
+from anchor_codes.ops.losses import (
+  code_entropy,
+  codebook_loss,
+  commitment_loss,
+  distillation_loss,
+)
+from anchor_codes.ops.metrics import (
+  code_perplexity,
+  mean_cosine,
+  neighbor_overlap,
+  relative_squared_error,
+  unique_fraction,
+)
+from anchor_codes.ops.normalization import (
+  Moments,
+  centroid_moments,
+  normalize_scores,
+  update_moments,
+)
+from anchor_codes.ops.prox import (
+  catch_up,
+  nonnegative_soft_threshold,
+  soft_threshold,
+)
+from anchor_codes.ops.relaxations import (
+  gumbel_codes,
+  nearest_lookup,
+  perturb_logits,
+  softmax_codes,
+  straight_through,
+  straight_through_decode,
+  straight_through_lookup,
+)
+from anchor_codes.ops.scores import (
+  dot_scores,
+  position_scores,
+  squared_distance_scores,
+)
+from anchor_codes.ops.transitions import (
+  sse_graph_transition,
+  sse_se_transition,
+  transition_row,
+)
+
+__all__ = [
+  "Clusters",
+  "Graph",
+  "Moments",
+  "SparseRows",
+  "anchor_attend",
+  "anchor_lookup",
+  "anchor_scale",
+  "as_ids",
+  "assign_codes",
+  "attend_codes",
+  "catch_up",
+  "centroid_moments",
+  "clip_ids",
+  "code_entropy",
+  "code_perplexity",
+  "codebook_loss",
+  "commitment_loss",
+  "compose",
+  "decode_codes",
+  "distillation_loss",
+  "dot_scores",
+  "expand_rows",
+  "fold_linear",
+  "frequency_anchors",
+  "graph_from_edges",
+  "gumbel_codes",
+  "hash_attend",
+  "hash_buckets",
+  "hash_lookup",
+  "inside_table",
+  "kmeans",
+  "kmeans_anchors",
+  "lookup_codes",
+  "mean_cosine",
+  "nan_outside",
+  "nearest_lookup",
+  "neighbor_overlap",
+  "nonnegative_soft_threshold",
+  "normalize_scores",
+  "pack_codes",
+  "perturb_logits",
+  "position_scores",
+  "product_kmeans",
+  "project_rows",
+  "put_rows",
+  "qr_attend",
+  "qr_lookup",
+  "qr_scale",
+  "quotient_remainder",
+  "random_anchors",
+  "random_rows",
+  "relative_squared_error",
+  "residual_kmeans",
+  "soft_threshold",
+  "softmax_codes",
+  "sparse_anchor_attend",
+  "sparse_anchor_lookup",
+  "squared_distance_scores",
+  "sse_graph_transition",
+  "sse_se_transition",
+  "straight_through",
+  "straight_through_decode",
+  "straight_through_lookup",
+  "take_rows",
+  "transition_row",
+  "unique_fraction",
+  "unpack_codes",
+  "update_moments",
+]

@@ -1,0 +1,404 @@
+r"""Embeddings that are sparse, non-negative mixtures of a few anchors.
+
+Definition (Liang et al., ICLR 2021): :math:`E = T A`, with the anchors
+:math:`A` [num_anchors, features] and one row of mixture weights
+:math:`T_i \ge 0` for each symbol. A row is kept dense, [num_anchors], or
+sparse, as the ``num_nonzeros`` largest weights and their positions.
+"""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+
+from anchor_codes import typing
+from anchor_codes.ops import clustering, indexing
+
+
+class SparseRows(NamedTuple):
+  """Rows of the transform by their non-zeros.
+
+  Attributes:
+    indices: Positions in ``[0, num_anchors)`` of any integer type. A slot that
+      is not used has weight 0, and any position.
+    weights: The weights at these positions.
+  """
+
+  indices: Integer[Array, "num_embeddings num_nonzeros"]
+  weights: Float[Array, "num_embeddings num_nonzeros"]
+
+
+def anchor_lookup(
+  transform: Float[Array, "num_embeddings num_anchors"],
+  anchors: Float[Array, "num_anchors features"],
+  ids: Int[Array, "*batch"],
+  *,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> Float[Array, "*batch features"]:
+  r"""Looks up embeddings that are mixtures of anchors, from dense rows.
+
+  Definition (Liang et al., 2021): :math:`e_i = \sum_k T_{ik} A_k`.
+
+  Args:
+    transform: One row of mixture weights for each embedding; mostly zeros once
+      trained with a proximal step.
+    anchors: The anchor vectors.
+    ids: Rows to look up; an id outside the table gives ``nan``.
+    dtype: Type of the result, that of `anchors` by default.
+
+  Returns:
+    One vector for each id.
+
+  Raises:
+    ValueError: If the ids are not integers.
+
+  >>> transform = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+  >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
+  >>> print(anchor_lookup(transform, anchors, jnp.array([1, 0])))
+  [[0.5 6.5]
+   [1.  1. ]]
+  """
+  chex.assert_rank([transform, anchors], 2)
+  chex.assert_axis_dimension(transform, 1, anchors.shape[0])
+  weights = indexing.take_rows(transform, ids).astype(anchors.dtype)
+  return jnp.matmul(weights, anchors).astype(dtype or anchors.dtype)
+
+
+def sparse_anchor_lookup(
+  rows: SparseRows,
+  anchors: Float[Array, "num_anchors features"],
+  ids: Int[Array, "*batch"],
+  *,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> Float[Array, "*batch features"]:
+  r"""Looks up embeddings that are mixtures of anchors, from sparse rows.
+
+  Definition (Liang et al., 2021), over the non-zeros alone:
+  :math:`e_i = \sum_s w_{is} A_{j_{is}}`. The sum is unrolled, so that no array
+  of shape [batch, num_nonzeros, features] is ever built.
+
+  Args:
+    rows: The non-zeros of each row.
+    anchors: The anchor vectors.
+    ids: Rows to look up; an id outside the table gives ``nan``.
+    dtype: Type of the result, that of `anchors` by default.
+
+  Returns:
+    One vector for each id.
+
+  Raises:
+    ValueError: If the ids are not integers.
+
+  >>> rows = SparseRows(jnp.array([[0, 1], [1, 0]]),
+  ...                   jnp.array([[0.5, 2.0], [1.0, 0.0]]))
+  >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
+  >>> print(sparse_anchor_lookup(rows, anchors, jnp.array([0, 1])))
+  [[0.5 6.5]
+   [0.  3. ]]
+  """
+  chex.assert_rank([*rows, anchors], 2)
+  chex.assert_equal_shape(rows)
+  indices = indexing.take_rows(rows.indices, ids).astype(jnp.int32)
+  weights = indexing.take_rows(rows.weights, ids).astype(anchors.dtype)
+  total = jnp.zeros((*indices.shape[:-1], anchors.shape[1]), anchors.dtype)
+  for slot in range(rows.indices.shape[1]):
+    chosen = jnp.take(anchors, indices[..., slot], axis=0, mode="clip")
+    total += weights[..., slot, None] * chosen
+  return total.astype(dtype or anchors.dtype)
+
+
+def anchor_attend(
+  transform: Float[Array, "num_embeddings num_anchors"],
+  anchors: Float[Array, "num_anchors features"],
+  query: Float[Array, "*batch features"],
+) -> Float[Array, "*batch num_embeddings"]:
+  r"""Scores all embeddings against queries: :math:`(q A^\top) T^\top`.
+
+  Args:
+    transform: Dense rows of mixture weights.
+    anchors: The anchor vectors.
+    query: Vectors to score, with any leading axes.
+
+  Returns:
+    The inner product with each embedding, in the type of the query.
+
+  >>> transform = jnp.array([[1.0, 0.0], [0.5, 2.0]])
+  >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
+  >>> print(anchor_attend(transform, anchors, jnp.array([1.0, 2.0])))
+  [ 3.  13.5]
+  """
+  chex.assert_rank([transform, anchors], 2)
+  scores = jnp.matmul(query, anchors.T.astype(query.dtype))
+  return jnp.matmul(scores, transform.T.astype(query.dtype))
+
+
+def sparse_anchor_attend(
+  rows: SparseRows,
+  anchors: Float[Array, "num_anchors features"],
+  query: Float[Array, "*batch features"],
+) -> Float[Array, "*batch num_embeddings"]:
+  r"""Scores all embeddings against queries, from sparse rows.
+
+  The query meets each anchor once, :math:`z = q A^\top`; an embedding then
+  costs ``num_nonzeros`` products: :math:`\sum_s w_{is} z_{j_{is}}`.
+
+  Args:
+    rows: The non-zeros of each row.
+    anchors: The anchor vectors.
+    query: Vectors to score, with any leading axes.
+
+  Returns:
+    The inner product with each embedding, in the type of the query.
+
+  >>> rows = SparseRows(jnp.array([[0], [1]]), jnp.array([[1.0], [2.0]]))
+  >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
+  >>> print(sparse_anchor_attend(rows, anchors, jnp.array([1.0, 2.0])))
+  [ 3. 12.]
+  """
+  chex.assert_rank([*rows, anchors], 2)
+  chex.assert_equal_shape(rows)
+  scores = jnp.matmul(query, anchors.T.astype(query.dtype))
+  lead = (1,) * (scores.ndim - 1)
+  total = jnp.zeros((*scores.shape[:-1], rows.weights.shape[0]), scores.dtype)
+  for slot in range(rows.weights.shape[1]):
+    weights = rows.weights[:, slot].astype(scores.dtype).reshape(*lead, -1)
+    index = rows.indices[:, slot].astype(jnp.int32)
+    total += weights * jnp.take(scores, index, axis=-1, mode="clip")
+  return total
+
+
+def project_rows(
+  transform: Float[Array, "num_embeddings num_anchors"],
+  *,
+  num_nonzeros: int,
+) -> SparseRows:
+  r"""Keeps the largest weights of each row: the nearest sparse rows.
+
+  Definition: :math:`\arg\min_{r} \|T_i - r\|^2` over the rows :math:`r` with
+  at most ``num_nonzeros`` non-zeros. The smaller position wins a tie.
+
+  Args:
+    transform: Dense rows of non-negative weights.
+    num_nonzeros: How many weights a row keeps, 1 to ``num_anchors``.
+
+  Returns:
+    The non-zeros, the largest first.
+
+  Raises:
+    ValueError: If `num_nonzeros` is not between 1 and ``num_anchors``.
+
+  >>> print(project_rows(jnp.array([[0.1, 0.0, 0.7]]), num_nonzeros=2))
+  SparseRows(indices=Array([[2, 0]], dtype=int32),
+             weights=Array([[0.7, 0.1]], dtype=float32))
+  """
+  check_num_nonzeros(num_nonzeros, transform.shape[-1])
+  weights, indices = jax.lax.top_k(transform, num_nonzeros)
+  return SparseRows(indices.astype(jnp.int32), weights)
+
+
+def expand_rows(
+  rows: SparseRows, *, num_anchors: int
+) -> Float[Array, "num_embeddings num_anchors"]:
+  """Writes sparse rows as dense ones: the inverse of :func:`project_rows`.
+
+  Args:
+    rows: The non-zeros; weights at the same position add up.
+    num_anchors: Width of the dense rows.
+
+  Returns:
+    The dense rows.
+
+  >>> rows = SparseRows(jnp.array([[2, 0]]), jnp.array([[0.7, 0.1]]))
+  >>> print(expand_rows(rows, num_anchors=3))
+  [[0.1 0.  0.7]]
+  """
+  num_rows = rows.weights.shape[0]
+  line = jnp.arange(num_rows)[:, None]
+  dense = jnp.zeros((num_rows, num_anchors), rows.weights.dtype)
+  return dense.at[line, rows.indices.astype(jnp.int32)].add(rows.weights)
+
+
+def check_num_nonzeros(num_nonzeros: int, num_anchors: int) -> None:
+  """Raises `ValueError` unless ``1 <= num_nonzeros <= num_anchors``.
+
+  >>> check_num_nonzeros(9, 8)
+  Traceback (most recent call last):
+  ...
+  ValueError: `num_nonzeros` must be at most `num_anchors`, got 9 and 8.
+  """
+  typing.check_at_least("num_nonzeros", num_nonzeros, 1)
+  if num_nonzeros > num_anchors:
+    raise ValueError(
+      "`num_nonzeros` must be at most `num_anchors`, got "
+      f"{num_nonzeros} and {num_anchors}."
+    )
+
+
+def random_rows(
+  key: PRNGKeyArray,
+  *,
+  num_embeddings: int,
+  num_anchors: int,
+  num_nonzeros: int,
+  scale: float = 1.0,
+) -> SparseRows:
+  """Draws sparse rows with distinct positions and uniform weights.
+
+  Slot ``s`` draws its position from the ``s``-th of ``num_nonzeros`` equal
+  parts of the anchors, so that positions never repeat and memory stays at the
+  size of the result.
+
+  Args:
+    key: Source of randomness.
+    num_embeddings: Number of rows.
+    num_anchors: Number of anchors to choose from.
+    num_nonzeros: Non-zeros for each row, 1 to `num_anchors`.
+    scale: Weights are uniform between 0 and this.
+
+  Returns:
+    The rows.
+
+  Raises:
+    ValueError: If a size is not positive or `num_nonzeros` too large.
+
+  >>> rows = random_rows(jax.random.key(0), num_embeddings=5, num_anchors=6,
+  ...                    num_nonzeros=2)
+  >>> rows.indices.shape, bool((rows.indices[:, 0] < 3).all())
+  ((5, 2), True)
+  """
+  typing.check_at_least("num_embeddings", num_embeddings, 1)
+  check_num_nonzeros(num_nonzeros, num_anchors)
+  key_index, key_weight = jax.random.split(key)
+  shape = (num_embeddings, num_nonzeros)
+  # On the host: the products can pass 2 ** 31.
+  edges = np.arange(num_nonzeros + 1) * num_anchors // num_nonzeros
+  low, high = edges[None, :-1], edges[None, 1:]
+  indices = jax.random.randint(key_index, shape, low, high)
+  weights = jax.random.uniform(key_weight, shape, maxval=scale)
+  return SparseRows(indices, weights)
+
+
+def random_anchors(
+  key: PRNGKeyArray, *, num_anchors: int, features: int, scale: float = 1.0
+) -> Float[Array, "num_anchors features"]:
+  """Draws anchors from a normal distribution: both signs occur.
+
+  Non-negative weights on anchors of one sign would leave all embeddings close
+  to one direction, so the signs matter.
+
+  Args:
+    key: Source of randomness.
+    num_anchors: Number of anchors.
+    features: Width of an anchor.
+    scale: Standard deviation of an entry.
+
+  Returns:
+    The anchors.
+
+  Raises:
+    ValueError: If a size is not positive.
+
+  >>> random_anchors(jax.random.key(0), num_anchors=3, features=2).shape
+  (3, 2)
+  """
+  typing.check_at_least("num_anchors", num_anchors, 1)
+  typing.check_at_least("features", features, 1)
+  return scale * jax.random.normal(key, (num_anchors, features))
+
+
+def anchor_scale(scale: float, num_nonzeros: int) -> float:
+  r"""Returns the scale of anchors that gives embeddings the scale asked for.
+
+  With weights uniform in [0, 1], :math:`\mathrm{Var}\,e = \sigma_A^2 s / 3`.
+
+  Args:
+    scale: Standard deviation of an entry of the embeddings.
+    num_nonzeros: Non-zeros of a row, :math:`s`.
+
+  Returns:
+    The standard deviation of an entry of the anchors.
+
+  Raises:
+    ValueError: If `num_nonzeros` is not positive.
+
+  >>> anchor_scale(0.1, 3)
+  0.1
+  """
+  typing.check_at_least("num_nonzeros", num_nonzeros, 1)
+  return scale * math.sqrt(3 / num_nonzeros)
+
+
+def frequency_anchors(
+  vectors: Float[Array, "num_embeddings features"],
+  counts: Integer[Array, " num_embeddings"],
+  *,
+  num_anchors: int,
+) -> Float[Array, "num_anchors features"]:
+  """Takes the vectors of the most frequent symbols as anchors.
+
+  Args:
+    vectors: Vectors that exist already.
+    counts: How often each symbol occurs; ties go to the smaller id.
+    num_anchors: Number of anchors, at most ``num_embeddings``.
+
+  Returns:
+    The anchors, the most frequent symbol first.
+
+  Raises:
+    ValueError: If there are fewer vectors than anchors.
+
+  >>> vectors = jnp.array([[1.0], [2.0], [3.0]])
+  >>> print(frequency_anchors(vectors, jnp.array([5, 9, 7]), num_anchors=2))
+  [[2.]
+   [3.]]
+  """
+  _check_enough(vectors, num_anchors)
+  chex.assert_shape(counts, vectors.shape[:1])
+  _, most_frequent = jax.lax.top_k(counts, num_anchors)
+  return vectors[most_frequent]
+
+
+def kmeans_anchors(
+  key: PRNGKeyArray,
+  vectors: Float[Array, "num_embeddings features"],
+  *,
+  num_anchors: int,
+  num_iterations: int = 25,
+) -> Float[Array, "num_anchors features"]:
+  """Takes the centres of clusters of given vectors as anchors.
+
+  Args:
+    key: Source of randomness of the start.
+    vectors: Vectors that exist already.
+    num_anchors: Number of anchors, at most ``num_embeddings``.
+    num_iterations: Rounds of Lloyd's algorithm.
+
+  Returns:
+    The anchors.
+
+  Raises:
+    ValueError: If there are fewer vectors than anchors.
+
+  >>> vectors = jnp.array([[0.0], [0.2], [5.0], [5.2]])
+  >>> anchors = kmeans_anchors(jax.random.key(0), vectors, num_anchors=2)
+  >>> [f"{anchor:.1f}" for anchor in jnp.sort(anchors[:, 0])]
+  ['0.1', '5.1']
+  """
+  _check_enough(vectors, num_anchors)
+  return clustering.kmeans(
+    key, vectors, num_clusters=num_anchors, num_iterations=num_iterations
+  ).centroids
+
+
+def _check_enough(vectors: Array, num_anchors: int) -> None:
+  chex.assert_rank(vectors, 2)
+  typing.check_at_least("num_anchors", num_anchors, 1)
+  if num_anchors > vectors.shape[0]:
+    raise ValueError(
+      f"`num_anchors` must be at most the number of vectors, got {num_anchors} "
+      f"and {vectors.shape[0]}."
+    )

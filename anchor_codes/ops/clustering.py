@@ -1,0 +1,283 @@
+"""K-means, and the two ways to make codes of it: by parts and by residuals.
+
+All of it is compiled, takes blocks of points so that the distances
+``[num_points, num_clusters]`` are never stored, and depends on the key alone.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
+
+from anchor_codes.ops.reductions import wide
+from anchor_codes.typing import check_at_least, check_divisible, code_dtype
+
+_FULL = jax.lax.Precision.HIGHEST
+_BLOCK_ENTRIES = 2**20  # Distances to hold at a time: 4 MiB, about a cache.
+
+
+class Clusters(NamedTuple):
+  """A clustering.
+
+  Attributes:
+    centroids: The mean of each cluster.
+    assignments: The nearest centroid of each point, as int32.
+    distortion: Weighted mean over the points of the squared distance to it.
+  """
+
+  centroids: Float[Array, "num_clusters features"]
+  assignments: Int[Array, " num_points"]
+  distortion: Float[Array, ""]
+
+
+def kmeans(
+  key: PRNGKeyArray,
+  points: Float[Array, "num_points features"],
+  *,
+  num_clusters: int,
+  num_iterations: int = 25,
+  weights: Float[Array, " num_points"] | None = None,
+) -> Clusters:
+  r"""Clusters points around means.
+
+  Minimises :math:`\sum_i w_i \min_k \|x_i - c_k\|^2` by Lloyd's algorithm from
+  a k-means++ start (Arthur and Vassilvitskii, 2007). A cluster that loses all
+  its points starts again at one of the points that are farthest from their
+  centroids.
+
+  Args:
+    key: Random key.
+    points: What to cluster.
+    num_clusters: From 1 to the number of points.
+    num_iterations: Steps of Lloyd's algorithm; 0 for the start alone.
+    weights: Non-negative weight of each point, 1 by default. A point of weight
+      0 gets an assignment but has no influence.
+
+  Returns:
+    Centroids, assignments and distortion, in at least float32.
+
+  Raises:
+    ValueError: If an option is out of range.
+
+  >>> points = jnp.array([[0.0], [1.0], [10.0], [11.0]])
+  >>> clusters = kmeans(jax.random.key(0), points, num_clusters=2)
+  >>> print(jnp.sort(clusters.centroids, axis=0).T, clusters.distortion)
+  [[ 0.5 10.5]] 0.25
+  """
+  _check("num_clusters", num_clusters, num_iterations, points)
+  weights = _as_weights(weights, points)
+  return _kmeans(key, wide(points), weights, num_clusters, num_iterations)
+
+
+def product_kmeans(
+  key: PRNGKeyArray,
+  points: Float[Array, "num_points features"],
+  *,
+  code_length: int,
+  codebook_size: int,
+  num_iterations: int = 25,
+  weights: Float[Array, " num_points"] | None = None,
+) -> tuple[
+  Float[Array, "code_length codebook_size code_features"],
+  UInt[Array, "num_points code_length"],
+]:
+  """Quantises points part by part (product quantisation).
+
+  Splits the features into `code_length` equal parts and runs :func:`kmeans` on
+  each (Jegou et al., TPAMI 2011).
+
+  Args:
+    key: Random key.
+    points: What to quantise; `code_length` must divide its features.
+    code_length: Number of parts.
+    codebook_size: Centroids for each part, from 2 to the number of points.
+    num_iterations: Steps of Lloyd's algorithm.
+    weights: Non-negative weight of each point, 1 by default.
+
+  Returns:
+    Codebooks, and codes in the smallest unsigned type, for the composition
+    ``"concat"``.
+
+  Raises:
+    ValueError: If an option is out of range.
+
+  >>> points = jnp.array([[0.0, 5.0], [0.0, 7.0], [1.0, 5.0], [1.0, 7.0]])
+  >>> codebooks, codes = product_kmeans(
+  ...     jax.random.key(0), points, code_length=2, codebook_size=2)
+  >>> print(codebooks.shape, codes.shape, codes.dtype)
+  (2, 2, 1) (4, 2) uint8
+  """
+  _check("codebook_size", codebook_size, num_iterations, points)
+  num_points, features = points.shape
+  check_at_least("code_length", code_length, 1)
+  check_divisible("features", features, "code_length", code_length)
+  parts = points.reshape(num_points, code_length, features // code_length)
+  clusters = _product_kmeans(
+    jax.random.split(key, code_length),
+    jnp.moveaxis(wide(parts), 1, 0),
+    _as_weights(weights, points),
+    codebook_size,
+    num_iterations,
+  )
+  codes = clusters.assignments.T.astype(code_dtype(codebook_size))
+  return clusters.centroids, codes
+
+
+def residual_kmeans(
+  key: PRNGKeyArray,
+  points: Float[Array, "num_points features"],
+  *,
+  code_length: int,
+  codebook_size: int,
+  num_iterations: int = 25,
+  weights: Float[Array, " num_points"] | None = None,
+) -> tuple[
+  Float[Array, "code_length codebook_size features"],
+  UInt[Array, "num_points code_length"],
+]:
+  """Quantises points, then what is left of them, and so on.
+
+  Runs :func:`kmeans` `code_length` times, each time on the differences between
+  the points and their approximation so far (residual vector quantisation; Chen
+  et al., Sensors 2010).
+
+  Args:
+    key: Random key.
+    points: What to quantise.
+    code_length: Number of stages.
+    codebook_size: Centroids of each stage, from 2 to the number of points.
+    num_iterations: Steps of Lloyd's algorithm.
+    weights: Non-negative weight of each point, 1 by default.
+
+  Returns:
+    Codebooks, and codes in the smallest unsigned type, for the composition
+    ``"sum"``.
+
+  Raises:
+    ValueError: If an option is out of range.
+
+  >>> points = jnp.array([[0.0], [1.0], [10.0], [11.0]])
+  >>> codebooks, codes = residual_kmeans(
+  ...     jax.random.key(0), points, code_length=2, codebook_size=2)
+  >>> print(codebooks[0, codes[:, 0]] + codebooks[1, codes[:, 1]])
+  [[ 0.]
+   [ 1.]
+   [10.]
+   [11.]]
+  """
+  _check("codebook_size", codebook_size, num_iterations, points)
+  check_at_least("code_length", code_length, 1)
+  clusters = _residual_kmeans(
+    jax.random.split(key, code_length),
+    wide(points),
+    _as_weights(weights, points),
+    codebook_size,
+    num_iterations,
+  )
+  codes = clusters.assignments.T.astype(code_dtype(codebook_size))
+  return clusters.centroids, codes
+
+
+def _check(name, num_clusters, num_iterations, points):
+  chex.assert_rank(points, 2)
+  if name == "codebook_size":
+    code_dtype(num_clusters)
+  check_at_least(name, num_clusters, 1)
+  check_at_least("num_iterations", num_iterations, 0)
+  if num_clusters > points.shape[0]:
+    raise ValueError(
+      f"`{name}` must be at most the number of points, got {num_clusters} "
+      f"and {points.shape[0]}."
+    )
+
+
+def _as_weights(weights, points):
+  if weights is None:
+    return jnp.ones(points.shape[0], wide(points).dtype)
+  chex.assert_shape(weights, points.shape[:1])
+  return weights.astype(wide(points).dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _product_kmeans(keys, parts, weights, codebook_size, num_iterations):
+  def fit(key_and_part):
+    return _kmeans(*key_and_part, weights, codebook_size, num_iterations)
+
+  return jax.lax.map(fit, (keys, parts))
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _residual_kmeans(keys, points, weights, codebook_size, num_iterations):
+  def stage(residuals, key):
+    clusters = _kmeans(key, residuals, weights, codebook_size, num_iterations)
+    return residuals - clusters.centroids[clusters.assignments], clusters
+
+  return jax.lax.scan(stage, points, keys)[1]
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _kmeans(key, points, weights, num_clusters, num_iterations):
+  # Distances of centred points cancel least.
+  total = jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
+  centre = weights[None, :] @ points / total
+  points = points - centre
+
+  def lloyd(_, centroids):
+    nearest, distances = _assign(points, centroids)
+    return _update(points, weights, nearest, distances, num_clusters)
+
+  centroids = _start(key, points, weights, num_clusters)
+  centroids = jax.lax.fori_loop(0, num_iterations, lloyd, centroids)
+  nearest, _ = _assign(points, centroids)
+  errors = jnp.sum(jnp.square(points - centroids[nearest]), axis=-1)
+  return Clusters(centroids + centre, nearest, weights @ errors / total)
+
+
+def _start(key, points, weights, num_clusters):
+  """Draws points by their squared distance to those drawn before."""
+
+  def draw(distances, key):
+    mass = jnp.cumsum(weights * distances)
+    threshold = jax.random.uniform(key, dtype=mass.dtype) * mass[-1]
+    chosen = points[jnp.searchsorted(mass, threshold, side="right")]
+    dots = jnp.dot(points, chosen, precision=_FULL)
+    new = norms - 2 * dots + jnp.sum(jnp.square(chosen))
+    return jnp.clip(new, 0, distances), chosen
+
+  norms = jnp.sum(jnp.square(points), axis=-1)
+  # Larger than any distance, so that the first draw is by weight alone.
+  distances = jnp.full_like(weights, 1 + 4 * jnp.max(norms))
+  return jax.lax.scan(draw, distances, jax.random.split(key, num_clusters))[1]
+
+
+def _assign(points, centroids):
+  """Returns the nearest centroid of each point, and its squared distance."""
+  norms = jnp.sum(jnp.square(centroids), axis=-1)
+
+  def nearest(point):
+    dots = jnp.dot(centroids, point, precision=_FULL)
+    scores = norms - 2 * dots
+    best = jnp.argmin(scores)
+    return best, scores[best] + jnp.sum(jnp.square(point))
+
+  block = max(_BLOCK_ENTRIES // centroids.shape[0], 1)
+  best, distances = jax.lax.map(nearest, points, batch_size=block)
+  return best, jnp.maximum(distances, 0)
+
+
+def _update(points, weights, nearest, distances, num_clusters):
+  add = functools.partial(
+    jax.ops.segment_sum, segment_ids=nearest, num_segments=num_clusters
+  )
+  mass = add(weights)[:, None]
+  means = add(weights[:, None] * points) / jnp.where(mass > 0, mass, 1)
+
+  def reseed():
+    _, farthest = jax.lax.top_k(weights * distances, num_clusters)
+    rank = jnp.cumsum(mass[:, 0] <= 0) - 1
+    return jnp.where(mass > 0, means, points[farthest[rank]])
+
+  return jax.lax.cond(jnp.all(mass > 0), lambda: means, reseed)

@@ -1,0 +1,60 @@
+"""Reductions that respect a mask and do not lose precision."""
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def wide(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+  """Casts to float32 what is narrower, for sums and comparisons.
+
+  Args:
+    values: Floats of any type; float32 and float64 are returned as they are.
+
+  Returns:
+    The same values, exactly, in at least float32.
+
+  >>> print(wide(jnp.ones(2, jnp.bfloat16)).dtype)
+  float32
+  """
+  is_narrow = jnp.finfo(values.dtype).bits < 32
+  return values.astype(jnp.float32) if is_narrow else values
+
+
+def masked_mean(
+  values: Float[Array, "*shape"],
+  where: Bool[Array, "*leading"] | None = None,
+  *,
+  axis: int | tuple[int, ...] | None = None,
+  axis_name: str | None = None,
+) -> Float[Array, "*reduced"]:
+  r"""Averages the values at which a mask is true.
+
+  Definition: :math:`\sum_i w_i x_i / \max(1, \sum_i w_i)` with
+  :math:`w_i \in \{0, 1\}`, in at least float32.
+
+  Args:
+    values: What to average.
+    where: Mask of the leading axes of `values`, all true by default. What is
+      masked out may be ``nan``.
+    axis: Axes to reduce, all by default.
+    axis_name: Name of the mapped axis (of ``shard_map`` or ``pmap``) over
+      which to average as well.
+
+  Returns:
+    The mean; 0 where everything is masked out.
+
+  >>> values = jnp.array([[1.0, 3.0], [8.0, 9.0]])
+  >>> print(masked_mean(values, jnp.array([True, False])))
+  2.0
+  """
+  where = jnp.array(True) if where is None else where
+  chex.assert_shape(values, (*where.shape, ...))
+  missing = tuple(range(where.ndim, values.ndim))
+  mask = jnp.broadcast_to(jnp.expand_dims(where, missing), values.shape)
+  total = jnp.sum(jnp.where(mask, wide(values), 0), axis)
+  count = jnp.sum(mask, axis, dtype=total.dtype)
+  if axis_name is not None:
+    total, count = jax.lax.psum((total, count), axis_name)
+  return total / jnp.maximum(count, 1)

@@ -1,0 +1,123 @@
+"""Scores of vectors against the entries of codebooks.
+
+All of them are computed in full precision and returned in at least float32: an
+argmax turns a small error of a score into another code.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from anchor_codes.ops.reductions import wide
+
+_FULL = jax.lax.Precision.HIGHEST
+
+
+def dot_scores(
+  queries: Float[Array, "*batch code_length width"],
+  keys: Float[Array, "#code_length codebook_size width"],
+) -> Float[Array, "*batch code_length codebook_size"]:
+  r"""Scores codebook entries by their inner product with a query.
+
+  Definition (DPQ-SX; Chen et al., ICML 2020):
+  :math:`s_{jk} = \langle q_j, c_{jk} \rangle`.
+
+  Args:
+    queries: One vector for each position of the code.
+    keys: Entries to choose from; a leading axis of 1 shares one codebook among
+      all positions.
+
+  Returns:
+    Larger is closer; at least float32.
+
+  >>> queries = jnp.array([[0.5, -0.25]])
+  >>> keys = jnp.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+  >>> print(dot_scores(queries, keys))
+  [[ 0.5  -0.25  0.25]]
+  """
+  chex.assert_shape(keys, ({1, queries.shape[-2]}, None, queries.shape[-1]))
+  positions, keys = ("", keys[0]) if keys.shape[0] == 1 else ("j", keys)
+  return _full_einsum(
+    f"...{positions}w,{positions}kw->...{positions}k", queries, keys
+  )
+
+
+def squared_distance_scores(
+  queries: Float[Array, "*batch code_length width"],
+  codebooks: Float[Array, "#code_length codebook_size width"],
+) -> Float[Array, "*batch code_length codebook_size"]:
+  r"""Scores codebook entries by their negated squared distance to a query.
+
+  Definition (DPQ-VQ; Chen et al., ICML 2020):
+  :math:`s_{jk} = -\|q_j - c_{jk}\|^2 = 2 \langle q_j, c_{jk} \rangle -
+  \|q_j\|^2 - \|c_{jk}\|^2`, in the expanded form, so that the differences
+  ``[..., code_length, codebook_size, width]`` are never stored.
+
+  Args:
+    queries: One vector for each position of the code.
+    codebooks: Entries to choose from; a leading axis of 1 shares one codebook
+      among all positions.
+
+  Returns:
+    Larger is closer; at least float32.
+
+  >>> codebooks = jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
+  >>> print(squared_distance_scores(jnp.array([[0.5, 1.0]]), codebooks))
+  [[-1.25 -0.25]]
+  """
+  query_norms = jnp.sum(jnp.square(wide(queries)), axis=-1, keepdims=True)
+  entry_norms = jnp.sum(jnp.square(wide(codebooks)), axis=-1)
+  dots = dot_scores(queries, codebooks)
+  norms = query_norms + jnp.broadcast_to(entry_norms, dots.shape)
+  return 2 * dots - norms
+
+
+def position_scores(
+  vectors: Float[Array, "*batch features"],
+  codebooks: Float[Array, "#code_length codebook_size code_features"],
+  composition: str,
+  *,
+  code_length: int,
+  projection: Float[Array, "code_features features"] | None = None,
+) -> Float[Array, "*batch #code_length codebook_size"]:
+  r"""Scores what each digit adds to a composed vector, against a vector.
+
+  The compositions are linear, so :math:`\langle v, e \rangle = \sum_j
+  S_{j c_j}` for the vector :math:`e` of a code :math:`c` (without bias).
+  These are the tables :math:`S` ("asymmetric distance computation"; Jegou et
+  al., TPAMI 2011). They are the gradient with respect to the one-hot codes,
+  too, if ``vectors`` is the gradient with respect to :math:`e`.
+
+  Args:
+    vectors: Vectors of the width of the composed ones.
+    codebooks: Code vectors; a leading axis of 1 shares one codebook.
+    composition: ``"sum"``, ``"concat"`` or ``"linear"``.
+    code_length: Number of positions.
+    projection: Matrix of the composition ``"linear"``.
+
+  Returns:
+    One table for each position; one for all of them (an axis of 1) where they
+    are equal.
+
+  >>> codebooks = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]])
+  >>> query = jnp.array([1.0, 10.0])
+  >>> print(position_scores(query, codebooks, "concat", code_length=2))
+  [[ 1.  2.]
+   [30. 40.]]
+  """
+  if composition == "concat":
+    code_features = codebooks.shape[-1]
+    chex.assert_axis_dimension(vectors, -1, code_length * code_features)
+    parts = (*vectors.shape[:-1], code_length, code_features)
+    return dot_scores(vectors.reshape(parts), codebooks)
+  if projection is not None:
+    vectors = vectors @ projection.T
+  return _full_einsum("...w,jkw->...jk", vectors, codebooks)
+
+
+def _full_einsum(subscripts, left, right):
+  dtype = wide(left).dtype
+  return jnp.einsum(
+    subscripts, left, right, precision=_FULL, preferred_element_type=dtype
+  )

@@ -1,0 +1,221 @@
+"""Rows that are short codes (Chen et al., ICML 2018 and ICML 2020)."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from anchor_codes import bits
+from anchor_codes.accounting import code_row_bits
+from anchor_codes.tables import base
+from anchor_codes.typing import COMPOSITIONS, check_choice, num_code_bits
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CodeTable(base.Table):
+  r"""A table whose rows are codes: each digit chooses a vector of a codebook.
+
+  Definition (Chen et al., "Learning K-way D-dimensional Discrete Codes", ICML
+  2018; "Differentiable Product Quantization", ICML 2020), with
+  :math:`w_j = W_j[c_{ij}]` for digit j of code i:
+
+  * 'concat': :math:`e_i = [w_1, \dots, w_D] + b`, code_length * code_features
+    wide;
+  * 'sum': :math:`e_i = \sum_j w_j + b`, code_features wide;
+  * 'linear': :math:`e_i = (\sum_j w_j) P + b`.
+
+  Attributes:
+    codebooks: Vectors [code_length, codebook_size, code_features], float32 or
+      float16; [1, codebook_size, code_features] if all digits share them.
+    packed: The codes as :func:`anchor_codes.bits.pack_codes` packs them, uint8
+      [num_embeddings, ceil(code_length * ceil(log2(codebook_size)) / 8)].
+    code_length: Number of digits.
+    codebook_size: Number of values that a digit can take, 2 to 65536.
+    composition: 'concat', 'sum' or 'linear'.
+    projection: P [code_features, features]; for 'linear' only.
+    bias: b [features], or None for zeros.
+    vocabulary: One different string for each row, or None.
+
+  Raises:
+    ValueError: If an option or an array is not like that.
+
+  >>> codebooks = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+  >>> table = CodeTable.from_codes(
+  ...     np.array([[0, 1], [1, 1], [0, 0]]), codebooks, composition="concat"
+  ... )
+  >>> print(table.lookup([0, 2]))
+  [[0. 1. 6. 7.]
+   [0. 1. 4. 5.]]
+  >>> table.bits_per_row, table.num_params, table.nbytes
+  (8, 8, 35)
+  """
+
+  kind: ClassVar[str] = "codes"
+  _ROWS: ClassVar = ("packed",)
+  _SHARED: ClassVar = ("codebooks", "projection", "bias")
+  _OPTIONS: ClassVar = {
+    "code_length": int,
+    "codebook_size": int,
+    "composition": str,
+  }
+
+  codebooks: np.ndarray
+  _: dataclasses.KW_ONLY
+  packed: np.ndarray
+  code_length: int
+  codebook_size: int
+  composition: str
+  projection: np.ndarray | None = None
+  bias: np.ndarray | None = None
+
+  @classmethod
+  def from_codes(
+    cls,
+    codes: Any,
+    codebooks: Any,
+    *,
+    composition: str,
+    projection: Any = None,
+    bias: Any = None,
+    vocabulary: Sequence[str] | None = None,
+  ) -> Self:
+    """Packs codes into a table.
+
+    Args:
+      codes: Integers [num_embeddings, code_length].
+      codebooks: Vectors [code_length or 1, codebook_size, code_features].
+      composition: 'concat', 'sum' or 'linear'.
+      projection: P [code_features, features]; for 'linear' only.
+      bias: b [features], or None for zeros.
+      vocabulary: One different string for each row, or None.
+
+    Raises:
+      ValueError: If a digit is out of range, or something does not fit.
+    """
+    codes = np.asarray(codes)
+    codebooks = base.as_array("codebooks", codebooks, ndim=3)
+    if codes.ndim != 2:
+      raise ValueError(f"`codes` must have 2 axes, got shape {codes.shape}.")
+    codebook_size = codebooks.shape[1]
+    return cls(
+      codebooks,
+      packed=bits.pack_codes(codes, codebook_size=codebook_size),
+      code_length=codes.shape[1],
+      codebook_size=codebook_size,
+      composition=composition,
+      projection=projection,
+      bias=bias,
+      vocabulary=vocabulary,
+    )
+
+  @property
+  def codes(self) -> np.ndarray:
+    """The codes [num_embeddings, code_length], in the smallest type."""
+    return self._codes_of(slice(None))
+
+  @property
+  def num_params(self) -> int:
+    """Numbers in the codebooks, the projection and the bias."""
+    return sum(self.tensors[n].size for n in self._SHARED if n in self.tensors)
+
+  def _validate(self, verify: bool) -> None:
+    check_choice("composition", self.composition, COMPOSITIONS)
+    codebooks = base.as_array("codebooks", self.codebooks, ndim=3)
+    packed = base.as_array("packed", self.packed, ndim=2, dtypes=("uint8",))
+    self._set(codebooks=codebooks, packed=packed, num_embeddings=len(packed))
+    self._check_codes()
+    self._set(features=self._check_projection())
+    if self.bias is not None:
+      bias = base.as_array("bias", self.bias, ndim=1)
+      base.check_shape("bias", bias, (self.features,), "the other arrays")
+      self._set(bias=bias)
+    if verify:
+      self._check_digits()
+
+  def _check_codes(self) -> None:
+    length, size = self.code_length, self.codebook_size
+    width = code_row_bits(length, size) // 8
+    other = f"code_length {length} and codebook_size {size}"
+    base.check_shape("packed", self.packed, (len(self.packed), width), other)
+    positions, _, code_features = self.codebooks.shape
+    shape = (1 if positions == 1 else length, size, code_features)
+    base.check_shape("codebooks", self.codebooks, shape, other)
+
+  def _check_projection(self) -> int:
+    """Checks the projection; returns the width of the vectors."""
+    code_features = self.codebooks.shape[2]
+    if (self.composition == "linear") != (self.projection is not None):
+      raise ValueError(
+        "`projection` must be given for composition 'linear', and only for "
+        f"it, got composition {self.composition!r}."
+      )
+    if self.composition == "concat":
+      return self.code_length * code_features
+    if self.projection is None:
+      return code_features
+    projection = base.as_array("projection", self.projection, ndim=2)
+    shape = (code_features, projection.shape[1])
+    other = f"`codebooks` {self.codebooks.shape}"
+    base.check_shape("projection", projection, shape, other)
+    self._set(projection=projection)
+    return shape[1]
+
+  def _check_digits(self) -> None:
+    if self.codebook_size == 2 ** num_code_bits(self.codebook_size):
+      return  # All that can be packed is in range.
+    blocks = base.blocks(self.num_embeddings)
+    largest = max(self._codes_of(block).max() for block in blocks)
+    if largest >= self.codebook_size:
+      raise ValueError(
+        f"`packed` must hold digits below codebook_size "
+        f"{self.codebook_size}, got {largest}."
+      )
+
+  def _compose(self, ids: np.ndarray) -> np.ndarray:
+    vectors = self.codebooks.reshape(-1, self.codebooks.shape[2])
+    if self.composition == "concat":
+      composed = vectors.take(self._addresses(ids, vectors), axis=0)
+      composed = composed.reshape(len(ids), -1).astype(np.float32, copy=False)
+    else:
+      composed = self._sum(ids, vectors)
+    if self.projection is not None:
+      composed = composed @ self.projection.astype(np.float32)
+    return composed if self.bias is None else composed + self.bias
+
+  def _score_shared(self, queries: np.ndarray) -> np.ndarray:
+    """Returns the score of each codebook vector, one position after another."""
+    size, parts = queries.shape[1], queries
+    if self.projection is not None:
+      parts = self.projection.astype(np.float32) @ queries
+    if self.composition == "concat":
+      parts = queries.reshape(self.code_length, self.codebooks.shape[2], size)
+    scores = self.codebooks.astype(np.float32) @ parts
+    if self.bias is not None:
+      # Spread evenly, since the positions may share one table of scores.
+      scores += self.bias.astype(np.float32) @ queries / self.code_length
+    return scores.reshape(len(scores) * self.codebook_size, size)
+
+  def _score_rows(self, ids: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    return self._sum(ids, shared)
+
+  def _sum(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Sums one vector for each digit: of the codebooks, or their scores."""
+    addresses = self._addresses(ids, vectors)
+    total = np.zeros((len(ids), vectors.shape[1]), np.float32)
+    for i in range(self.code_length):
+      total += vectors.take(addresses[:, i], axis=0)
+    return total
+
+  def _addresses(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Finds the vector of each digit, of one codebook or one for each digit."""
+    positions = len(vectors) // self.codebook_size
+    first = np.arange(self.code_length) % positions * self.codebook_size
+    return self._codes_of(ids) + first
+
+  def _codes_of(self, ids: Any) -> np.ndarray:
+    return bits.unpack_codes(
+      self.packed[ids],
+      code_length=self.code_length,
+      codebook_size=self.codebook_size,
+    )

@@ -1,0 +1,261 @@
+r"""Chunks of training steps, compiled over a mesh, with the host in between.
+
+A chunk is a scan of steps that runs as one program on all devices. Between two
+chunks the host may look at the metrics, write a checkpoint, or replace the
+state by another one: more anchors, say.
+
+The step is written for the global batch, as if there were one device. The batch
+lies split over the mesh, so that a mean over it becomes a sum over devices, and
+the same code gives the same losses (up to the order of the sums) on one device,
+on several, and on several processes.
+
+>>> def step(state, batch):
+...   loss, gradient = jax.value_and_grad(
+...       lambda w: jnp.mean((batch["x"] * w - batch["y"]) ** 2)
+...   )(state["w"])
+...   return {"w": state["w"] - 0.5 * gradient}, {"loss": loss}
+>>> mesh = data_mesh()
+>>> chunk = compile_chunk(step, mesh)
+>>> batch = {"x": np.ones((5, 8), np.float32), "y": np.ones((5, 8), np.float32)}
+>>> def report(number, state, metrics):
+...   print(number, metrics["loss"][0], state["w"])
+>>> state = {"w": np.float32(3)}
+>>> state = run_chunks(chunk, state, [batch, batch], callbacks=[report])
+0 4.0 1.0
+1 0.0 1.0
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+REPLICATED = PartitionSpec()
+SPLIT_BATCHES = PartitionSpec(None, "data")
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+"""``step(state, batch) -> (state, metrics)``, for the global batch."""
+
+Callback = Callable[[int, Any, Any], Any]
+"""``callback(chunk_number, state, metrics) -> state``, or None to keep it."""
+
+
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+  """Returns a mesh of one axis, "data", over which batches are split.
+
+  Args:
+    devices: The devices to use, all of all processes by default.
+
+  >>> dict(data_mesh(jax.devices()[:1]).shape)
+  {'data': 1}
+  """
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+  """A compiled chunk; :func:`compile_chunk` makes one.
+
+  Attributes:
+    program: The jitted scan, from a state and batches on the mesh to a state
+      and metrics.
+    mesh: The devices on which it runs.
+    state_specs: How the state lies on them.
+    batch_specs: How the batches lie on them.
+  """
+
+  program: Callable[[Any, Any], tuple[Any, Any]]
+  mesh: Mesh
+  state_specs: PyTree
+  batch_specs: PyTree
+
+  def __call__(self, state: Any, batches: Any) -> tuple[Any, Any]:
+    """Takes the steps.
+
+    Args:
+      state: The state, on the mesh or on the host. Its buffers are donated: it
+        must not be used again.
+      batches: One batch for each step, [num_steps, batch, ...], on the mesh or
+        on the host.
+
+    Returns:
+      The new state, and the metrics stacked along the steps, on all devices.
+    """
+    return self.program(self.put_state(state), self.put_batches(batches))
+
+  def put_state(self, state: Any) -> Any:
+    """Puts a state on the mesh.
+
+    Args:
+      state: A pytree of arrays, with the same values in all processes. What is
+        there already stays there.
+
+    Raises:
+      ValueError: If an axis cannot be split evenly over the devices.
+    """
+
+    def put(leaf, sharding):
+      _check_divisible("state axis", leaf, sharding.spec, self.mesh)
+      return _put_on_devices(leaf, sharding)
+
+    return self._put(put, self.state_specs, state)
+
+  def put_batches(self, batches: Any) -> Any:
+    """Puts batches on the mesh.
+
+    Args:
+      batches: A pytree of NumPy arrays [num_steps, batch, ...]. With several
+        processes each one gives its own part of the global batch.
+
+    Raises:
+      ValueError: If the batch cannot be split evenly over the devices.
+    """
+
+    def put(leaf, sharding):
+      if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+      mesh = self.mesh.local_mesh or self.mesh
+      _check_divisible("batch", leaf, sharding.spec, mesh)
+      return jax.make_array_from_process_local_data(sharding, leaf)
+
+    return self._put(put, self.batch_specs, batches)
+
+  def _put(self, put: Callable, specs: PyTree, tree: Any) -> Any:
+    def put_part(spec, part):
+      sharding = NamedSharding(self.mesh, spec)
+      return jax.tree.map(lambda leaf: put(leaf, sharding), part)
+
+    return _map_specs(put_part, specs, tree)
+
+
+def compile_chunk(
+  step: Step,
+  mesh: Mesh,
+  *,
+  state_specs: PyTree = REPLICATED,
+  batch_specs: PyTree = SPLIT_BATCHES,
+) -> Chunk:
+  """Compiles a scan of training steps over a mesh.
+
+  Args:
+    step: One step, ``step(state, batch) -> (state, metrics)``, written for the
+      global batch; the state keeps its shapes and types. It is compiled at the
+      first call, and again whenever shapes change between chunks.
+    mesh: The devices, see :func:`data_mesh`.
+    state_specs: How the state is split: a pytree of partition specs that is a
+      prefix of the state. By default every device has all of it. The state of
+      a recurrent network, say, goes with the batch:
+      ``{"params": PartitionSpec(), "carry": PartitionSpec("data")}``.
+    batch_specs: How batches [num_steps, batch, ...] are split, a prefix of
+      them.
+
+  Returns:
+    The compiled chunk, to call or to give to :func:`run_chunks`.
+  """
+
+  def place(specs):
+    return _map_specs(lambda spec: NamedSharding(mesh, spec), specs)
+
+  program = jax.jit(
+    lambda state, batches: jax.lax.scan(step, state, batches),
+    donate_argnums=0,
+    in_shardings=(place(state_specs), place(batch_specs)),
+    out_shardings=(place(state_specs), place(REPLICATED)),
+  )
+  return Chunk(program, mesh, state_specs, batch_specs)
+
+
+def run_chunks(
+  chunk: Chunk,
+  state: Any,
+  batches: Iterable[Any],
+  *,
+  callbacks: Sequence[Callback] = (),
+  first_chunk: int = 0,
+) -> Any:
+  """Trains chunk by chunk, and calls back between them.
+
+  Args:
+    chunk: What :func:`compile_chunk` returned.
+    state: The state to begin with, donated: it must not be used again.
+    batches: For each chunk a pytree of arrays [num_steps, batch, ...]. The next
+      one is drawn only when the callbacks have returned, so that these may
+      write the position of the iterator into a checkpoint.
+    callbacks: Each is called after each chunk, as ``callback(chunk_number,
+      state, metrics)`` with the metrics on the host, stacked along the steps.
+      It may return a state to go on with, of other shapes if need be. With
+      several processes all of them must come to the same state.
+    first_chunk: Number of the first chunk, for a run that is resumed.
+
+  Returns:
+    The state in the end.
+
+  Raises:
+    FloatingPointError: If the metrics are a mapping with a "loss" that is not
+      finite; no callback sees that chunk.
+    ValueError: If a batch cannot be split evenly over the devices.
+  """
+  for number, batch in enumerate(batches, first_chunk):
+    state, metrics = chunk(state, batch)
+    metrics = jax.device_get(metrics)
+    _check_loss(metrics, number)
+    for callback in callbacks:
+      replaced = callback(number, state, metrics)
+      if replaced is not None:
+        state = chunk.put_state(replaced)
+  return state
+
+
+def _check_loss(metrics: Any, number: int) -> None:
+  if not isinstance(metrics, Mapping) or "loss" not in metrics:
+    return
+  loss = np.asarray(metrics["loss"])
+  bad = np.argwhere(~np.isfinite(loss))
+  if bad.size:
+    step = int(bad[0][0])
+    raise FloatingPointError(
+      f"the loss is {loss[tuple(bad[0])]} at step {step} of chunk {number}; "
+      "go back to a checkpoint with a smaller learning rate."
+    )
+
+
+def _map_specs(function: Callable, specs: PyTree, *rest: PyTree) -> PyTree:
+  def is_spec(node):
+    return isinstance(node, PartitionSpec)
+
+  return jax.tree.map(function, specs, *rest, is_leaf=is_spec)
+
+
+def _put_on_devices(leaf: Any, sharding: NamedSharding) -> jax.Array:
+  """Does ``jax.device_put`` for what it refuses with several processes, too."""
+  if getattr(leaf, "weak_type", False):
+    # Steps return strong types: the second chunk would be compiled again.
+    leaf = jnp.asarray(leaf, leaf.dtype)
+  is_local = isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+  if is_local and not sharding.is_fully_addressable:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      data = _put_on_devices(jax.random.key_data(leaf), sharding)
+      return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    leaf = np.asarray(leaf)
+  return jax.device_put(leaf, sharding)
+
+
+def _check_divisible(
+  name: str, leaf: Any, spec: PartitionSpec, mesh: Mesh
+) -> None:
+  """Checks that the devices of a mesh split the axes of an array evenly."""
+  for size, axes in zip(np.shape(leaf), spec, strict=False):
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    devices = math.prod(mesh.shape[axis] for axis in names)
+    if size % devices:
+      raise ValueError(
+        f"a {name} of {size} cannot be split evenly over the {devices} "
+        f"devices of mesh axis {axes!r}."
+      )

@@ -1,0 +1,195 @@
+r"""Proximal gradient steps, for parameters that are to become sparse.
+
+Train the mixture weights of :class:`AnchorEmbed` with one of these, and the
+rest of the model with any optimiser, side by side in ``optax.partition``.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from anchor_codes import typing as checks
+from anchor_codes.ops import prox
+
+
+def proximal_l1(
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  l1: float,
+  nonnegative: bool = True,
+) -> optax.GradientTransformation:
+  r"""Ends a chain with the proximal step of an l1 penalty.
+
+  The chain before it has turned gradients into updates :math:`u`. This link
+  replaces :math:`p + u` by :math:`\operatorname{prox}(p + u)`, the minimiser of
+  :math:`\frac12 (y - p - u)^2 + \eta \lambda |y|`, and returns the difference
+  from :math:`p`. After SGD with the learning rate :math:`\eta` it is proximal
+  gradient descent (Parikh and Boyd, "Proximal Algorithms", 2014, section 4.2);
+  after an adaptive method every entry has the same threshold nevertheless, and
+  :func:`proximal_yogi` is the transformation that scales it as the step.
+
+  Args:
+    learning_rate: The :math:`\eta` of the chain, or a schedule of it: a
+      function of the number of steps taken before.
+    l1: The strength :math:`\lambda` of the penalty, non-negative.
+    nonnegative: Whether entries below zero are clipped to it. Negative entries
+      are shrunk towards zero otherwise.
+
+  Returns:
+    A gradient transformation; it goes last. It has a state only if
+    `learning_rate` is a schedule.
+
+  Raises:
+    ValueError: If `l1` is negative, and from `update` if it gets no parameters.
+
+  >>> optimizer = optax.chain(optax.sgd(0.5), proximal_l1(0.5, l1=1.0))
+  >>> params = jnp.array([2.0, 0.25])
+  >>> updates, _ = optimizer.update(
+  ...     jnp.array([1.0, -0.25]), optimizer.init(params), params
+  ... )
+  >>> print(optax.apply_updates(params, updates))
+  [1. 0.]
+  """
+  _check_nonnegative("l1", l1)
+  threshold = (
+    prox.nonnegative_soft_threshold if nonnegative else prox.soft_threshold
+  )
+
+  def init(params):
+    del params
+    if callable(learning_rate):
+      return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+    return optax.EmptyState()
+
+  def update(updates, state, params=None):
+    _check_params("proximal_l1", params)
+    if callable(learning_rate):
+      rate = learning_rate(state.count)
+      state = optax.ScaleByScheduleState(state.count + 1)
+    else:
+      rate = learning_rate
+
+    def move(u, p):
+      return threshold(p + u, jnp.asarray(rate * l1, p.dtype)) - p
+
+    return jax.tree.map(move, updates, params), state
+
+  return optax.GradientTransformation(init, update)
+
+
+def proximal_yogi(
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  l1: float,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-3,
+  initial_accumulator: float = 1e-6,
+) -> optax.GradientTransformation:
+  r"""Takes Yogi steps together with the proximal step of an l1 penalty.
+
+  Definition (Liang et al., "Anchor & Transform", ICLR 2021, with the optimiser
+  of Zaheer et al., "Adaptive Methods for Nonconvex Optimization", 2018), for
+  every entry :math:`p` with the gradient :math:`g` at step
+  :math:`t = 1, 2, \dots`:
+
+  .. math::
+
+    m &\leftarrow \beta_1 m + (1 - \beta_1) g \\
+    v &\leftarrow v - (1 - \beta_2) \operatorname{sign}(v - g^2) g^2 \\
+    s &= \frac{\eta}{\sqrt v + \epsilon}
+         \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \\
+    p &\leftarrow \max(p - s m - s \lambda, 0)
+
+  The threshold has the scale :math:`s` of the step of its entry, which makes
+  it the exact proximal operator in Yogi's metric: neither the learning rate
+  nor the preconditioner moves the stationary points, and an entry stays zero
+  exactly when :math:`-\partial L / \partial p \le \lambda / (1 - \beta_1^t)`,
+  whose right side soon is :math:`\lambda`. The result is non-negative with
+  ``l1=0``, too.
+
+  It is not ``optax.yogi`` with a threshold: the first moment starts at zero,
+  and the correction of the bias is a part of the step size, so that it scales
+  `eps`, too.
+
+  Entries without a gradient shrink at every step. Use it for all the rows at
+  once, or know that under :func:`update_rows` the penalty acts on a row only
+  when a batch touches it.
+
+  Args:
+    learning_rate: The :math:`\eta`, or a schedule of it: a function of the
+      number of steps taken before.
+    l1: The strength :math:`\lambda` of the penalty, non-negative, in units of
+      the loss.
+    b1: Decay of the first moment, from 0 to 1.
+    b2: Decay of the second moment, from 0 to 1.
+    eps: Added to the root of the second moment.
+    initial_accumulator: The second moment :math:`v` before the first step.
+
+  Returns:
+    A gradient transformation, complete with its step size. Its state is that of
+    ``optax.scale_by_adam``: `count`, `mu` for :math:`m`, `nu` for :math:`v`.
+
+  Raises:
+    ValueError: If `l1` is negative or a decay is not between 0 and 1, and from
+      `update` if it gets no parameters.
+
+  >>> optimizer = proximal_yogi(0.01, l1=1e-3)
+  >>> params = jnp.array([0.05, 0.0001])
+  >>> updates, _ = optimizer.update(
+  ...     jnp.array([0.01, 0.0005]), optimizer.init(params), params
+  ... )
+  >>> print(optax.apply_updates(params, updates).round(4))
+  [0.0469 0.    ]
+  """
+  _check_nonnegative("l1", l1)
+  checks.check_rate("b1", b1)
+  checks.check_rate("b2", b2)
+
+  def init(params):
+    return optax.ScaleByAdamState(
+      count=jnp.zeros((), jnp.int32),
+      mu=optax.tree.zeros_like(params),
+      nu=optax.tree.full_like(params, initial_accumulator),
+    )
+
+  def update(updates, state, params=None):
+    _check_params("proximal_yogi", params)
+    mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mu)
+    nu = jax.tree.map(
+      lambda g, v: v - (1 - b2) * jnp.sign(v - g * g) * g * g,
+      updates,
+      state.nu,
+    )
+    step = _step_size(learning_rate, state.count, b1=b1, b2=b2)
+
+    def move(p, m, v):
+      scale = step.astype(p.dtype) / (jnp.sqrt(v) + eps)
+      return prox.nonnegative_soft_threshold(p - scale * m, l1 * scale) - p
+
+    moves = jax.tree.map(move, params, mu, nu)
+    return moves, optax.ScaleByAdamState(state.count + 1, mu, nu)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _step_size(learning_rate, count, *, b1, b2):
+  """Yogi's step size after `count` steps, with the correction of the bias."""
+  rate = learning_rate(count) if callable(learning_rate) else learning_rate
+  t = count.astype(float) + 1
+  return jnp.asarray(rate, t.dtype) * jnp.sqrt(1 - b2**t) / (1 - b1**t)
+
+
+def _check_nonnegative(name: str, value: float) -> None:
+  if value < 0:
+    raise ValueError(f"`{name}` must be non-negative, got {value}.")
+
+
+def _check_params(name: str, params: Any) -> None:
+  if params is None:
+    raise ValueError(
+      f"{name} moves the parameters themselves: call its update as "
+      "update(updates, state, params), got no params."
+    )

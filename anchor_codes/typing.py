@@ -1,0 +1,212 @@
+"""Closed sets of options, and the checks of arguments that all layers share.
+
+NumPy only: the artefacts in :mod:`anchor_codes.tables` use this module too.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Relaxation = Literal["softmax", "gumbel", "nearest"]
+"""How hard codes let a gradient through."""
+
+Composition = Literal["sum", "concat", "linear"]
+"""How the vectors that a code chooses become one vector."""
+
+RELAXATIONS: tuple[str, ...] = get_args(Relaxation)
+COMPOSITIONS: tuple[str, ...] = get_args(Composition)
+BUCKET_COMPOSITIONS: tuple[str, ...] = ("sum", "product")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+  """Raises `ValueError` unless `value` is one of `allowed`.
+
+  >>> check_choice("relaxation", "hard", RELAXATIONS)
+  Traceback (most recent call last):
+  ...
+  ValueError: `relaxation` must be one of 'softmax', 'gumbel', 'nearest', got...
+  """
+  if value not in allowed:
+    options = ", ".join(repr(option) for option in allowed)
+    raise ValueError(f"`{name}` must be one of {options}, got {value!r}.")
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+  """Raises `ValueError` unless `value` is an integer of at least `minimum`.
+
+  >>> check_at_least("rank", 0, 1)
+  Traceback (most recent call last):
+  ...
+  ValueError: `rank` must be at least 1, got 0.
+  """
+  if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    raise ValueError(f"`{name}` must be an integer, got {value!r}.")
+  if value < minimum:
+    raise ValueError(f"`{name}` must be at least {minimum}, got {value}.")
+
+
+def check_rate(name: str, value: float) -> None:
+  """Raises `ValueError` unless `value` is a probability.
+
+  >>> check_rate("rate", 1.5)
+  Traceback (most recent call last):
+  ...
+  ValueError: `rate` must be between 0 and 1, got 1.5.
+  """
+  if not 0 <= value <= 1:
+    raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")
+
+
+def check_divisible(name: str, value: int, by: str, divisor: int) -> None:
+  """Raises `ValueError` unless `divisor` divides `value`.
+
+  >>> check_divisible("features", 10, "code_length", 4)
+  Traceback (most recent call last):
+  ...
+  ValueError: `features` must be divisible by `code_length`, got 10 and 4.
+  """
+  if value % divisor:
+    raise ValueError(
+      f"`{name}` must be divisible by `{by}`, got {value} and {divisor}."
+    )
+
+
+def check_integer_ids(ids: Any) -> None:
+  """Raises `ValueError` unless `ids` has an integer type.
+
+  >>> check_integer_ids(np.array([1.0]))
+  Traceback (most recent call last):
+  ...
+  ValueError: ids must be integers, got float64; cast them on purpose if they...
+  """
+  if not np.issubdtype(ids.dtype, np.integer):
+    raise ValueError(
+      f"ids must be integers, got {ids.dtype}; cast them on purpose if they "
+      "are whole numbers."
+    )
+
+
+def check_ids(ids: np.ndarray, num_embeddings: int) -> None:
+  """Checks ids on the host.
+
+  Args:
+    ids: NumPy array of any shape.
+    num_embeddings: Number of rows of the table.
+
+  Raises:
+    ValueError: If the ids are not integers.
+    IndexError: If an id is negative or past the end; it names the first such
+      id, its position and the size of the table.
+
+  >>> check_ids(np.array([[0, 7]]), 5)
+  Traceback (most recent call last):
+  ...
+  IndexError: id 7 at position (0, 1) is out of range for a table of 5 rows...
+  """
+  check_integer_ids(ids)
+  bad = (ids < 0) | (ids >= num_embeddings)
+  if bad.any():
+    position = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise IndexError(
+      f"id {ids[position]} at position {position} is out of range for a "
+      f"table of {num_embeddings} rows: ids must lie in "
+      f"[0, {num_embeddings})."
+    )
+
+
+def code_dtype(codebook_size: int) -> np.dtype:
+  """Returns the smallest unsigned type that holds a digit of a code.
+
+  Args:
+    codebook_size: Number of values that a digit can take, 2 to 65536.
+
+  Returns:
+    ``uint8`` or ``uint16``.
+
+  Raises:
+    ValueError: If the size is not an integer from 2 to 65536.
+
+  >>> code_dtype(256), code_dtype(257)
+  (dtype('uint8'), dtype('uint16'))
+  """
+  check_codebook_size(codebook_size)
+  return np.dtype(np.uint8 if codebook_size <= 256 else np.uint16)
+
+
+def check_codebook_size(codebook_size: int) -> None:
+  """Raises `ValueError` unless the size is an integer from 2 to 65536.
+
+  >>> check_codebook_size(1)
+  Traceback (most recent call last):
+  ...
+  ValueError: `codebook_size` must be at least 2, got 1.
+  """
+  check_at_least("codebook_size", codebook_size, 2)
+  if codebook_size > 65536:
+    raise ValueError(
+      "`codebook_size` must be at most 65536 (two bytes for each digit), "
+      f"got {codebook_size}."
+    )
+
+
+def num_code_bits(codebook_size: int) -> int:
+  """Returns the bits of one packed digit, ``ceil(log2(codebook_size))``.
+
+  Args:
+    codebook_size: Number of values that a digit can take, 2 to 65536.
+
+  Returns:
+    From 1 to 16.
+
+  Raises:
+    ValueError: If the size is not an integer from 2 to 65536.
+
+  >>> num_code_bits(32), num_code_bits(33)
+  (5, 6)
+  """
+  check_codebook_size(codebook_size)
+  return int(codebook_size - 1).bit_length()
+
+
+def code_width(
+  composition: str,
+  features: int,
+  code_length: int,
+  *,
+  code_features: int | None = None,
+) -> int:
+  """Returns the width of the vectors that a code chooses.
+
+  Args:
+    composition: One of `COMPOSITIONS`.
+    features: Width of the composed vector.
+    code_length: Digits of a code, at least 1; for 'concat' it must divide
+      `features`.
+    code_features: Width for 'linear', `features` by default; the other
+      compositions leave no choice.
+
+  Returns:
+    The width: ``features / code_length`` for 'concat', `features` for 'sum'.
+
+  Raises:
+    ValueError: If the composition is unknown or the sizes do not fit it.
+
+  >>> code_width("concat", 12, 4), code_width("sum", 12, 4)
+  (3, 12)
+  """
+  check_choice("composition", composition, COMPOSITIONS)
+  if composition == "linear":
+    width = features if code_features is None else code_features
+    check_at_least("code_features", width, 1)
+    return width
+  width = features
+  if composition == "concat":
+    check_divisible("features", features, "code_length", code_length)
+    width = features // code_length
+  if code_features not in (None, width):
+    raise ValueError(
+      f"`code_features` must be {width} for the composition {composition!r}, "
+      f"got {code_features}; only 'linear' takes another width."
+    )
+  return width

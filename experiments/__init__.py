@@ -1,0 +1,1 @@
+"""Binaries that train and compare embeddings, and what they share."""

@@ -1,0 +1,122 @@
+r"""Compares embeddings by size and quality in one language model, on real text.
+
+  python -m experiments.compare
+
+trains the same LSTM with a full table and with compact ones, all with the same
+data, steps and seed, each with settings tuned on the validation text. It needs
+no download: the text is the documentation that comes with Python. Each row
+leaves `result.json`, `metrics.csv` and, if compact, `embedding.safetensors` in
+a folder of its own; `comparison.png` and `comparison.md` show them all.
+"""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+
+from experiments import language_modeling
+from experiments import reporting
+from experiments.datasets import language_model as datasets
+
+ROWS: dict[str, dict[str, Any]] = {
+    "full": {"embedding": "full"},
+    "full + SSE-SE": {"embedding": "full", "sharing": "se"},
+    "anchors": {"embedding": "anchors", "num_anchors": 200},
+    "KD codes": {
+        "embedding": "kd",
+        "code_length": 20,
+        "codebook_size": 16,
+        "row_optimizer": "adam",
+        "row_learning_rate": 0.01,
+    },
+    "DPQ": {"embedding": "dpq", "code_length": 25, "codebook_size": 32},
+    "low rank": {"embedding": "low_rank", "rank": 16},
+    "hash": {"embedding": "hash", "num_buckets": 350},
+}
+"""The rows of the table: the settings in which each differs from the others."""
+
+
+def compare(
+    workdir: str | pathlib.Path, *, quick: bool = False
+) -> list[dict[str, Any]]:
+  """Trains all rows, and writes the table and the picture.
+
+  Args:
+    workdir: Folder with one folder for each row.
+    quick: Whether to train on a small part of the text, to see that all works.
+
+  Returns:
+    The cells of each row.
+  """
+  workdir = pathlib.Path(workdir)
+  data = datasets.load_text("stdlib")
+  rows = []
+  for label, settings in ROWS.items():
+    begin = time.perf_counter()
+    result = language_modeling.train_and_evaluate(
+        base_config(quick=quick, **settings),
+        workdir / label.replace(" ", "_"),
+        data=data,
+    )
+    rows.append(reporting.row(result, label=label))
+    perplexity = result.metrics["test_perplexity"]
+    seconds = time.perf_counter() - begin
+    print(f"{label}: test perplexity {perplexity:.2f}, {seconds:.0f} s")
+  write_report(rows, workdir)
+  return rows
+
+
+def base_config(
+    *, quick: bool = False, **settings: Any
+) -> language_modeling.LanguageModelConfig:
+  """Returns the setting that all rows share, and what a row changes."""
+  config = language_modeling.LanguageModelConfig(
+      dataset="stdlib",
+      num_layers=1,
+      dropout=0.2,
+      num_sampled=512,
+      epochs=4,
+      learning_rate=0.7,
+      constant_epochs=1,
+      decay=0.5,
+      checkpoint_chunks=0,
+  )
+  if quick:
+    config = dataclasses.replace(config, epochs=1, max_tokens=30_000)
+  return dataclasses.replace(config, **settings)
+
+
+def write_report(rows: list[dict[str, Any]], workdir: pathlib.Path) -> None:
+  """Writes the table as Markdown, and the picture of size against quality."""
+  table = reporting.format_table(rows, reporting.COLUMNS, markdown=True)
+  path = workdir / "comparison.md"
+  path.write_text(table + "\n", encoding="utf-8")
+  reporting.plot_size_quality(
+      rows,
+      workdir / "comparison.png",
+      label="label",
+      title="One language model, several embeddings",
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Runs the comparison that the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  begin = time.perf_counter()
+  workdir = pathlib.Path(flags.FLAGS.workdir)
+  rows = compare(workdir, quick=flags.FLAGS.quick)
+  print(f"\n{reporting.format_table(rows, reporting.COLUMNS)}\n")
+  seconds = time.perf_counter() - begin
+  print(f"{seconds:.0f} s in all. Files and {workdir / 'comparison.png'}")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_bool("quick", False, "Train on a small part of the text.")
+  flags.DEFINE_string(
+      "workdir", "workdir/compare", "Folder for all that the runs leave."
+  )
+  app.run(main)

@@ -1,0 +1,1 @@
+"""Data for the experiments: each `load_...` returns NumPy arrays."""

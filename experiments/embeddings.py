@@ -1,0 +1,204 @@
+"""The embeddings that every experiment can be run with."""
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import optax
+
+from anchor_codes import nn
+from anchor_codes import training
+from anchor_codes import typing
+
+
+@dataclasses.dataclass(kw_only=True)
+class EmbeddingOptions:
+  """Options of the embedding; each kind reads its own.
+
+  Attributes:
+    embedding: One of `KINDS`.
+    features: Width of a vector.
+    num_anchors: Anchors, for 'anchors'.
+    num_nonzeros: Weights kept in a row, for 'anchors'; 0 for dense rows.
+    l1: Strength of the l1 penalty on the rows, for 'anchors'.
+    code_length: Digits of a code, for 'kd' and 'dpq'.
+    codebook_size: Values of a digit, for 'kd' and 'dpq'.
+    composition: How the chosen vectors become one, for 'kd'.
+    relaxation: How codes let a gradient through, for 'kd' and 'dpq'.
+    shared_codebook: Whether all digits choose from one codebook.
+    rank: Inner width, for 'low_rank'.
+    num_buckets: Buckets of each hash function, for 'hash' and 'qr'.
+    num_hashes: Number of hash functions, for 'hash'.
+    row_learning_rate: Learning rate of the rows; relative to that of the model
+      where they are trained by SGD, absolute for Adam.
+    row_optimizer: 'sgd' or 'adam', for the rows.
+    sharing: 'none' or 'se', exchange of ids in training.
+    sharing_rate: Probability that an id is exchanged.
+  """
+
+  embedding: str = "full"
+  features: int = 200
+  num_anchors: int = 200
+  num_nonzeros: int = 8
+  l1: float = 1e-4
+  code_length: int = 20
+  codebook_size: int = 32
+  composition: str = "sum"
+  relaxation: str = "softmax"
+  shared_codebook: bool = False
+  rank: int = 16
+  num_buckets: int = 400
+  num_hashes: int = 2
+  row_learning_rate: float = 1.0
+  row_optimizer: str = "sgd"
+  sharing: str = "none"
+  sharing_rate: float = 0.01
+
+
+def _full(vocab_size, options, scale, rngs):
+  def init(key, shape, dtype):
+    return scale * jax.random.normal(key, shape, dtype)
+
+  return nnx.Embed(
+      vocab_size, options.features, embedding_init=init, rngs=rngs
+  )
+
+
+def _anchors(vocab_size, options, scale, rngs):
+  return nn.AnchorEmbed(
+      vocab_size,
+      options.features,
+      num_anchors=options.num_anchors,
+      num_nonzeros=options.num_nonzeros or None,
+      scale=scale,
+      rngs=rngs,
+  )
+
+
+def _kd(vocab_size, options, scale, rngs):
+  return nn.KDEmbed(
+      vocab_size,
+      options.features,
+      code_length=options.code_length,
+      codebook_size=options.codebook_size,
+      composition=options.composition,
+      relaxation=options.relaxation,
+      shared_codebook=options.shared_codebook,
+      scale=scale,
+      rngs=rngs,
+  )
+
+
+def _dpq(vocab_size, options, scale, rngs):
+  return nn.DPQEmbed(
+      vocab_size,
+      options.features,
+      code_length=options.code_length,
+      codebook_size=options.codebook_size,
+      relaxation=options.relaxation,
+      shared_codebook=options.shared_codebook,
+      scale=scale,
+      rngs=rngs,
+  )
+
+
+def _low_rank(vocab_size, options, scale, rngs):
+  return nn.LowRankEmbed(
+      vocab_size, options.features, rank=options.rank, scale=scale, rngs=rngs
+  )
+
+
+def _hash(vocab_size, options, scale, rngs):
+  return nn.HashEmbed(
+      vocab_size,
+      options.features,
+      num_buckets=options.num_buckets,
+      num_hashes=options.num_hashes,
+      scale=scale,
+      rngs=rngs,
+  )
+
+
+def _qr(vocab_size, options, scale, rngs):
+  return nn.QREmbed(
+      vocab_size,
+      options.features,
+      num_buckets=options.num_buckets,
+      scale=scale,
+      rngs=rngs,
+  )
+
+
+KINDS = {
+    "full": _full,
+    "anchors": _anchors,
+    "kd": _kd,
+    "dpq": _dpq,
+    "low_rank": _low_rank,
+    "hash": _hash,
+    "qr": _qr,
+}
+
+
+def make_embedding(
+    vocab_size: int,
+    options: EmbeddingOptions,
+    *,
+    scale: float,
+    rngs: nnx.Rngs,
+) -> Any:
+  """Makes the embedding that the options ask for.
+
+  Args:
+    vocab_size: Number of symbols.
+    options: Which embedding, and its sizes.
+    scale: Standard deviation of an entry of the vectors at the start.
+    rngs: Source of randomness of the start.
+
+  Returns:
+    A layer from ids to vectors.
+
+  Raises:
+    ValueError: If an option is unknown or outside its range.
+  """
+  typing.check_choice("embedding", options.embedding, tuple(KINDS))
+  return KINDS[options.embedding](vocab_size, options, scale, rngs)
+
+
+def make_sharing(
+    vocab_size: int, options: EmbeddingOptions
+) -> nn.StochasticSharing | None:
+  """Makes the exchange of ids that the options ask for, or None."""
+  typing.check_choice("sharing", options.sharing, ("none", "se"))
+  if options.sharing == "none":
+    return None
+  return nn.StochasticSharing(vocab_size, rate=options.sharing_rate)
+
+
+def row_optimizer(
+    options: EmbeddingOptions, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Returns the optimiser of the rows of the embedding.
+
+  Args:
+    options: Which optimiser, its rate, and the penalty of the rows.
+    learning_rate: Learning rate of the model at each step.
+
+  Returns:
+    A gradient transformation for the rows of a batch; for 'anchors' it ends
+    with the proximal step of the penalty.
+
+  Raises:
+    ValueError: If an option is unknown or outside its range.
+  """
+  typing.check_choice("row_optimizer", options.row_optimizer, ("sgd", "adam"))
+  rate = options.row_learning_rate
+  if options.row_optimizer == "adam":
+    return optax.adam(rate)
+  schedule = lambda step: rate * learning_rate(step)
+  if options.embedding != "anchors":
+    return optax.sgd(schedule)
+  return optax.chain(
+      optax.sgd(schedule), training.proximal_l1(schedule, l1=options.l1)
+  )

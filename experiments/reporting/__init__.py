@@ -1,0 +1,28 @@
+"""What a run leaves behind: results, metrics, tables and pictures."""
+
+from experiments.reporting.metrics import MetricsWriter
+from experiments.reporting.plots import plot_size_quality
+from experiments.reporting.progress import progress
+from experiments.reporting.results import (
+  RunResult,
+  library_versions,
+  peak_rss_bytes,
+  read_result,
+  write_result,
+)
+from experiments.reporting.rows import COLUMNS, row
+from experiments.reporting.tables import format_table
+
+__all__ = [
+  "COLUMNS",
+  "MetricsWriter",
+  "RunResult",
+  "format_table",
+  "library_versions",
+  "peak_rss_bytes",
+  "plot_size_quality",
+  "progress",
+  "read_result",
+  "row",
+  "write_result",
+]

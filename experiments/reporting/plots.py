@@ -1,0 +1,164 @@
+"""Pictures of results."""
+
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.text import Annotation
+  from matplotlib.transforms import Bbox
+
+_BASELINE_COLOR = "#c0392b"
+_COLOR = "#1f5fa8"
+_STYLE: dict[Any, Any] = {
+  "font.size": 13,
+  "axes.titlesize": 17,
+  "axes.titleweight": "bold",
+  "axes.titlelocation": "left",
+  "axes.titlepad": 14,
+  "axes.labelsize": 14,
+  "axes.spines.top": False,
+  "axes.spines.right": False,
+  "axes.edgecolor": "#7f8c8d",
+  "grid.color": "#dfe4e8",
+  "figure.constrained_layout.w_pad": 0.2,
+  "figure.constrained_layout.h_pad": 0.2,
+}
+# Offsets in points and alignment of a label, the most pleasing first.
+_PLACES = (
+  (9, 0, "left", "center"),
+  (-9, 0, "right", "center"),
+  (0, 10, "center", "bottom"),
+  (0, -10, "center", "top"),
+  (8, 10, "left", "bottom"),
+  (-8, 10, "right", "bottom"),
+  (8, -10, "left", "top"),
+  (-8, -10, "right", "top"),
+  (0, 26, "center", "bottom"),
+  (0, -26, "center", "top"),
+)
+
+Point = tuple[str, float, float]
+"""Label, bytes and quality."""
+
+
+def plot_size_quality(
+  rows: Sequence[Mapping[str, Any]],
+  path: str | os.PathLike[str],
+  *,
+  label: str = "embedding",
+  size: str = "embedding_bytes",
+  metric: str = "test_perplexity",
+  metric_label: str = "Test perplexity (lower is better)",
+  baseline: str = "full",
+  title: str = "Size against quality",
+) -> pathlib.Path:
+  """Draws stored bytes against a metric, one labelled point for each row.
+
+  Args:
+    rows: Results with the names of the columns below; one whose quality is not
+      finite is left out.
+    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
+      missing.
+    label: Column of the text beside a point.
+    size: Column of the bytes, drawn on a logarithmic scale.
+    metric: Column of the quality.
+    metric_label: Caption of the vertical axis.
+    baseline: Label of the row that the others are measured against: a diamond,
+      and a dashed line at its quality. A picture without it is fine.
+    title: Text above the picture.
+
+  Returns:
+    The path of the file.
+
+  Raises:
+    ValueError: If no row is left, or a size is not positive.
+  """
+  found = [(str(row[label]), row[size], row[metric]) for row in rows]
+  points: list[Point] = [point for point in found if math.isfinite(point[2])]
+  if not points:
+    raise ValueError(f"`rows` must hold a result with a finite `{metric}`.")
+  if min(x for _, x, _ in points) <= 0:
+    raise ValueError(f"`{size}` must be positive in all rows.")
+  # Not by pyplot, which keeps global state and looks for a screen. Imported
+  # here, for it takes longer than all the rest.
+  import matplotlib
+  from matplotlib.figure import Figure
+
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    _decorate(axes, points, title=title, metric_label=metric_label)
+    for name, x, y in points:
+      _draw_point(axes, x, y, is_baseline=name == baseline)
+    figure.draw_without_rendering()  # The labels need the final layout.
+    _label_points(axes, points)
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+  return path
+
+
+def _decorate(
+  axes: "Axes", points: Sequence[Point], *, title: str, metric_label: str
+) -> None:
+  from matplotlib import ticker
+
+  sizes = [size for _, size, _ in points]
+  ticks = (1.0, 2.0, 5.0) if max(sizes) < 500 * min(sizes) else (1.0,)
+  axes.set_title(title)
+  axes.set_xscale("log")
+  axes.set_xlabel("Stored bytes of the embedding (logarithmic scale)")
+  axes.set_ylabel(metric_label)
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=ticks))
+  axes.xaxis.set_major_formatter(ticker.EngFormatter(unit="B"))
+  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  axes.margins(x=0.12, y=0.14)
+  axes.grid(visible=True)
+  axes.set_axisbelow(True)
+
+
+def _draw_point(axes: "Axes", x: float, y: float, *, is_baseline: bool) -> None:
+  color, marker, area = (_COLOR, "o", 90)
+  if is_baseline:
+    color, marker, area = (_BASELINE_COLOR, "D", 110)
+    axes.axhline(y, color=color, linestyle="--", linewidth=1.4, zorder=2)
+  axes.scatter(
+    x, y, s=area, c=color, marker=marker, edgecolors="white", zorder=3
+  )
+
+
+def _label_points(axes: "Axes", points: Sequence[Point]) -> None:
+  """Puts labels where they hide no point, no line and no other label."""
+  from matplotlib.transforms import Bbox
+
+  pixels = axes.transData.transform([(x, y) for _, x, y in points])
+  taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in pixels]
+  taken += [line.get_window_extent().padded(2) for line in axes.lines]
+  for name, x, y in points:
+    note = axes.annotate(name, (x, y), (0, 0), textcoords="offset points")
+    cost = functools.partial(_cost, note, taken, axes.bbox)
+    _put(note, min(_PLACES, key=cost))
+    taken.append(note.get_window_extent())
+
+
+def _put(note: "Annotation", place: tuple[int, int, str, str]) -> None:
+  right, up, horizontal, vertical = place
+  note.set(position=(right, up), ha=horizontal, va=vertical)
+
+
+def _cost(
+  note: "Annotation",
+  taken: Sequence["Bbox"],
+  frame: "Bbox",
+  place: tuple[int, int, str, str],
+) -> int:
+  """Counts what a label would cover; to leave the frame is the worst."""
+  _put(note, place)
+  box = note.get_window_extent()
+  outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0
+  return box.count_overlaps(taken) + len(taken) * outside

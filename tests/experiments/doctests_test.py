@@ -1,0 +1,23 @@
+"""Runs the examples in the docstrings of what the experiments share."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import experiments.datasets
+import experiments.reporting
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+MODULES = sorted(
+  module.name
+  for package in (experiments.datasets, experiments.reporting)
+  for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+  module = importlib.import_module(name)
+  assert doctest.testmod(module, optionflags=FLAGS).failed == 0

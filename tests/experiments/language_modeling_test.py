@@ -1,0 +1,227 @@
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl.testing import absltest
+from absl.testing import parameterized
+import jax
+import numpy as np
+import pytest
+
+from anchor_codes import tables
+from anchor_codes import training
+from experiments import embeddings
+from experiments import language_modeling
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _usual_promotion():
+  # The binaries run without the strict settings of the unit tests.
+  with jax.numpy_rank_promotion("allow"):
+    yield
+
+
+def write_text(path: pathlib.Path, *, num_lines: int = 400) -> None:
+  rng = np.random.default_rng(0)
+  words = np.array([f"word{i}" for i in range(60)])
+  lines = []
+  for _ in range(num_lines):
+    start = rng.integers(60)
+    steps = rng.integers(1, 3, size=12).cumsum()
+    lines.append(" ".join(words[(start + steps) % 60]))
+  path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tiny(path: pathlib.Path, **options) -> language_modeling.LanguageModelConfig:
+  config = language_modeling.LanguageModelConfig(
+      dataset=f"text:{path}",
+      features=16,
+      hidden=16,
+      num_layers=1,
+      batch_size=8,
+      num_steps=8,
+      epochs=1,
+      chunk_steps=20,
+      num_anchors=12,
+      num_nonzeros=3,
+      code_length=4,
+      codebook_size=8,
+      rank=4,
+      num_buckets=10,
+      checkpoint_chunks=0,
+  )
+  return dataclasses.replace(config, **options)
+
+
+def losses_of(workdir: pathlib.Path) -> np.ndarray:
+  with (workdir / "metrics.csv").open(encoding="utf-8") as file:
+    return np.array([float(r["train_perplexity"]) for r in csv.DictReader(file)])
+
+
+class LanguageModelingTest(parameterized.TestCase):
+
+  def setUp(self):
+    super().setUp()
+    self.folder = pathlib.Path(
+        self.enterContext(tempfile.TemporaryDirectory())
+    )
+    self.text = self.folder / "text.txt"
+    write_text(self.text)
+
+  @parameterized.product(
+      embedding=tuple(embeddings.KINDS), num_sampled=(0, 16)
+  )
+  def test_trains_and_leaves_its_results(self, embedding, num_sampled):
+    config = tiny(self.text, embedding=embedding, num_sampled=num_sampled)
+    workdir = self.folder / "run"
+    result = language_modeling.train_and_evaluate(config, workdir)
+    record = json.loads((workdir / "result.json").read_text())
+    self.assertEqual(record["metrics"], result.metrics)
+    self.assertLess(result.metrics["test_perplexity"], 60)
+    self.assertGreater(result.training_bytes, result.embedding_bytes)
+    losses = losses_of(workdir)
+    self.assertLess(losses[-1], losses[0])
+    path = workdir / "embedding.safetensors"
+    self.assertEqual(path.exists(), embedding != "full")
+    if path.exists():
+      table = tables.load(path)
+      self.assertEqual(table.nbytes, record["embedding_bytes"])
+      self.assertEqual(table.ids_of(["<eos>"]).shape, (1,))
+
+  @parameterized.parameters("full", "anchors", "dpq")
+  def test_one_two_and_four_devices_train_alike(self, embedding):
+    config = tiny(self.text, embedding=embedding, num_sampled=16, dropout=0.1)
+    curves = []
+    for number in (1, 2, 4):
+      workdir = self.folder / str(number)
+      mesh = training.data_mesh(jax.devices()[:number])
+      language_modeling.train_and_evaluate(config, workdir, mesh=mesh)
+      curves.append(losses_of(workdir))
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
+    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-4)
+
+  def test_row_steps_of_sgd_equal_dense_steps(self):
+    # With the full softmax the output is updated densely, with as many draws
+    # as there could be it is updated by row; the embedding is always by row.
+    # What must hold: sharing of rate zero, and l1 of zero, change nothing.
+    config = tiny(self.text, embedding="full")
+    results = [
+        language_modeling.train_and_evaluate(c, self.folder / str(i)).metrics
+        for i, c in enumerate([
+            config,
+            dataclasses.replace(config, sharing="se", sharing_rate=0.0),
+        ])
+    ]
+    self.assertEqual(*results)
+
+  def test_anchors_train_with_fewer_bytes_than_the_full_table(self):
+    sizes = {}
+    for embedding in ("full", "anchors"):
+      result = language_modeling.train_and_evaluate(
+          tiny(self.text, embedding=embedding), self.folder / embedding
+      )
+      sizes[embedding] = result.training_bytes
+    self.assertLess(sizes["anchors"], sizes["full"])
+
+  @parameterized.parameters(
+      ({"embedding": "sparse"}, "`embedding` must be one of 'full', .*'sparse'"),
+      ({"sharing": "graf"}, "`sharing` must be one of 'none', 'se'"),
+      ({"row_optimizer": "sgdm"}, "`row_optimizer` must be one of"),
+      ({"embedding": "anchors", "l1": -1.0}, "`?l1`? must be non-negative"),
+      ({"embedding": "dpq", "code_length": 3}, "`features` must be divisible"),
+      ({"embedding": "kd", "codebook_size": 1}, "at least 2, got 1"),
+      ({"embedding": "anchors", "num_nonzeros": 13}, "`num_nonzeros` must be"),
+      ({"num_steps": 0}, "`num_steps` must be at least 1"),
+      ({"batch_size": 4000}, "must hold at least"),
+  )
+  def test_bad_options_are_named(self, options, message):
+    with self.assertRaisesRegex(ValueError, message):
+      language_modeling.train_and_evaluate(
+          tiny(self.text, **options), self.folder / "bad"
+      )
+
+  def test_unknown_data_are_named(self):
+    with self.assertRaisesRegex(ValueError, "'stdlib'.*'text:PATH'.*'ptbb'"):
+      language_modeling.train_and_evaluate(
+          tiny(self.text, dataset="ptbb"), self.folder / "bad"
+      )
+
+  def test_missing_data_name_the_path(self):
+    config = tiny(self.text, dataset="ptb", data_dir=str(self.folder))
+    expected = str(self.folder / "ptb" / "ptb.train.txt")
+    with self.assertRaisesRegex(FileNotFoundError, expected):
+      language_modeling.train_and_evaluate(config, self.folder / "bad")
+
+  def test_a_batch_that_the_devices_cannot_split_is_refused(self):
+    config = tiny(self.text, batch_size=6)
+    with self.assertRaisesRegex(ValueError, "6 cannot be split evenly .* 4"):
+      language_modeling.train_and_evaluate(config, self.folder / "bad")
+
+  def test_old_checkpoints_are_not_overwritten(self):
+    config = tiny(self.text, checkpoint_chunks=1)
+    workdir = self.folder / "run"
+    language_modeling.train_and_evaluate(config, workdir)
+    with self.assertRaisesRegex(ValueError, "--resume"):
+      language_modeling.train_and_evaluate(config, workdir)
+    other = dataclasses.replace(config, epochs=2)
+    with self.assertRaisesRegex(ValueError, "`epochs` must stay 1 .* got 2"):
+      language_modeling.train_and_evaluate(other, workdir, resume=True)
+
+
+def command(text: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
+  options = dataclasses.asdict(
+      tiny(text, embedding="anchors", num_sampled=16, dropout=0.1, epochs=3)
+  )
+  options |= {"checkpoint_chunks": 1, "chunk_steps": 5}
+  flags = [f"--config.{name}={value}" for name, value in options.items()]
+  binary = [sys.executable, "-m", "experiments.train_language_model"]
+  return [*binary, f"--workdir={workdir}", *flags, *more]
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path):
+  text = tmp_path / "text.txt"
+  write_text(text)
+  run = lambda *args: subprocess.run(
+      command(text, *args), cwd=ROOT, check=True, capture_output=True
+  )
+  run(tmp_path / "whole")
+  workdir = tmp_path / "killed"
+  process = subprocess.Popen(
+      command(text, workdir), cwd=ROOT, stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+  )
+  deadline = time.monotonic() + 120
+  while not list(workdir.glob("checkpoints/[0-9]*")):
+    assert process.poll() is None
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  assert not (workdir / "result.json").exists()
+  run(workdir, "--resume")
+  whole, resumed = (
+      json.loads((tmp_path / name / "result.json").read_text())["metrics"]
+      for name in ("whole", "killed")
+  )
+  assert whole == resumed
+  curves = losses_of(tmp_path / "whole"), losses_of(workdir)
+  np.testing.assert_array_equal(*curves)
+  files = [
+      (tmp_path / name / "embedding.safetensors").read_bytes()
+      for name in ("whole", "killed")
+  ]
+  assert files[0] == files[1]
+
+
+if __name__ == "__main__":
+  absltest.main()

@@ -1,0 +1,197 @@
+"""Files with good checksums and bad content."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from table_cases import CASES, KINDS, WORDS, V
+
+from anchor_codes import bits, tables
+from anchor_codes.tables import storage
+
+
+@pytest.fixture
+def path(tmp_path):
+  return tmp_path / "table.safetensors"
+
+
+def forge(path, table, *, metadata=None, **tensors):
+  """Writes a table with some parts exchanged, or left out if None."""
+  arrays = {**table.tensors, **tensors}
+  arrays = {n: array for n, array in arrays.items() if array is not None}
+  words = {**table.metadata, **(metadata or {})}
+  words = {n: word for n, word in words.items() if word is not None}
+  storage.write(path, arrays, words)
+
+
+def table_of(name):
+  return CASES[name]().table
+
+
+def refused(path, text, *, verify=True):
+  with pytest.raises(tables.ArtifactError, match=text) as error:
+    tables.load(path, verify=verify)
+  assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_unforged_files_load(name, path):
+  forge(path, table_of(name))
+  assert tables.load(path).metadata == table_of(name).metadata
+
+
+@pytest.mark.parametrize("kind", ["tensor_train", "", None])
+def test_unknown_kinds_ask_for_an_update(kind, path):
+  forge(path, table_of("dense_int8"), metadata={"kind": kind})
+  refused(path, f"kind {kind!r} is not one of .*'anchors'.*: update anchor_cod")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("value", ["13", "-1", "", "six", "06", None])
+def test_features_must_be_those_of_the_tensors(name, value, path):
+  forge(path, table_of(name), metadata={"features": value})
+  refused(path, "damaged", verify=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("value", ["0", "-1", "", "eleven", "011", None])
+def test_num_embeddings_must_be_that_of_the_tensors(name, value, path):
+  forge(path, table_of(name), metadata={"num_embeddings": value})
+  refused(path, "damaged", verify=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_missing_tensors(name, path):
+  table = table_of(name)
+  for tensor in table.tensors:
+    if tensor in ("indices", "bias", "buckets_2"):
+      continue
+    forge(path, table, **{tensor: None})
+    refused(path, "damaged", verify=False)
+
+
+def test_dropping_the_indices_is_not_a_dense_table(path):
+  forge(path, table_of("sparse_anchors"), indices=None)
+  refused(path, r"`weights` must have shape \(11, 5\) to fit `anchors`")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_unknown_tensors(name, path):
+  forge(path, table_of(name), extra=np.zeros(3, np.uint8))
+  refused(path, "Unknown tensors .*'extra'")
+
+
+@pytest.mark.parametrize(
+  "option", ["code_length", "codebook_size", "composition"]
+)
+def test_missing_options(option, path):
+  forge(path, table_of("codes_sum"), metadata={option: None})
+  refused(path, f"Missing options .*{option}")
+
+
+@pytest.mark.parametrize(
+  ("option", "value", "text"),
+  [
+    ("composition", "mean", "must be one of 'sum', 'concat', 'linear'"),
+    ("composition", "linear", "`projection` must be given"),
+    ("code_length", "5", r"`packed` must have shape \(11, 5\)"),
+    ("code_length", "0", "`code_length` must be at least 1"),
+    ("codebook_size", "1", "`codebook_size` must be at least 2"),
+    ("codebook_size", "1000000", "`codebook_size` must be at most 65536"),
+    ("codebook_size", "255", r"`codebooks` must have shape \(4, 255, 3\)"),
+  ],
+)
+def test_options_that_do_not_fit(option, value, text, path):
+  forge(path, table_of("codes_sum"), metadata={option: value})
+  refused(path, text, verify=False)
+
+
+def test_digits_past_the_codebook(path):
+  table = table_of("codes_concat_shared")
+  codes = np.array(table.codes)
+  codes[3, 1] = 3
+  packed = bits.pack_codes(codes, codebook_size=4)
+  forge(path, table, packed=packed)
+  refused(path, "`packed` must hold digits below codebook_size 3, got 3")
+
+
+def test_indices_past_the_anchors(path):
+  table = table_of("sparse_anchors")
+  indices = np.array(table.indices)
+  indices[3, 1] = 5
+  forge(path, table, indices=indices)
+  refused(path, r"`indices` must lie in \[0, 5\), the number of anchors, got 5")
+
+
+def test_bad_indices_never_wrap_without_verification(path):
+  table = table_of("sparse_anchors")
+  indices = np.array(table.indices)
+  indices[3, 1] = 5
+  forge(path, table, indices=indices)
+  with pytest.raises(IndexError):
+    tables.load(path, verify=False).lookup(3)
+  forge(path, table, indices=indices.astype(np.uint32) + 256)
+  refused(path, "`indices` must lie in", verify=False)
+
+
+@pytest.mark.parametrize(
+  ("name", "tensor", "array"),
+  [
+    ("sparse_anchors", "weights", np.zeros((V, 3), np.uint8)),
+    ("sparse_anchors", "weights", np.zeros((V, 2), np.float32)),
+    ("sparse_anchors", "anchors", np.zeros(5, np.float32)),
+    ("sparse_anchors", "indices", np.zeros((V, 3), np.float32)),
+    ("codes_concat_shared", "packed", np.zeros((V, 2), np.uint8)),
+    ("codes_concat_shared", "packed", np.zeros((V, 1), np.float32)),
+    ("codes_concat_shared", "bias", np.zeros(5, np.float32)),
+    ("dense_int8", "scales", np.zeros(5, np.float32)),
+    ("dense_int8", "rows", np.zeros((V, 6), np.float32)),
+    ("hash_sum", "buckets_1", np.zeros((4, 5), np.float32)),
+    ("hash_sum", "buckets_1", np.zeros((0, 6), np.float32)),
+    ("quotient_remainder_sum", "buckets_1", np.zeros((9, 6), np.float32)),
+  ],
+)
+def test_tensors_that_do_not_fit(name, tensor, array, path):
+  forge(path, table_of(name), **{tensor: array})
+  refused(path, "`.*` must .*, got .*", verify=False)
+
+
+@pytest.mark.parametrize(
+  ("text", "reason"),
+  [
+    (b"", "vocabulary is not valid JSON"),
+    (b"{}", "vocabulary is not a JSON list"),
+    (b'"abcdefghijk"', "vocabulary is not a JSON list"),
+    (b"[1,2,3,4,5,6,7,8,9,10,11]", "must hold strings, got 1"),
+    (b'["a"]', "must have 11 words, one for each row, got 1"),
+    (b'["a","b","c","d","e","f","g","h","i","j","a"]', "must not repeat"),
+    (b"[" * 100_000, "vocabulary is not valid JSON"),
+  ],
+)
+def test_vocabularies_that_do_not_fit(text, reason, path):
+  vocabulary = np.frombuffer(text, np.uint8)
+  forge(path, table_of("dense_int8"), vocabulary=vocabulary)
+  refused(path, reason, verify=False)
+
+
+def test_foreign_metadata_are_no_error(path):
+  forge(path, table_of("dense_int8"), metadata={"made_by": "me"})
+  assert tables.load(path).num_embeddings == V
+
+
+def test_the_vocabulary_is_text_in_the_file(path):
+  table_of("dense_int8").save(path)
+  assert "wörd 3\\n".encode() in path.read_bytes()
+  assert tables.load(path).vocabulary == WORDS
+
+
+def test_without_verification_only_the_asked_rows_are_read(path):
+  rows = np.zeros((1 << 16, 64), np.float32)
+  tables.DenseTable(rows).save(path)
+  tracemalloc.start()
+  try:
+    tables.load(path, verify=False).lookup([1, 2, 3])
+    _, peak = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert peak < rows.nbytes / 20

@@ -1,0 +1,142 @@
+"""Tables of all kinds, each with its full table by the definition."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from anchor_codes import bits, tables
+
+V = 11  # Rows of all cases.
+WORDS = tuple(f"wörd {i}\n" for i in range(V))
+
+
+class Case(NamedTuple):
+  table: tables.Table
+  dense: np.ndarray  # float64, one loop over the definition.
+
+
+def floats(*shape: int, seed: int = 0, dtype: type = np.float32) -> np.ndarray:
+  return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def integers(limit: int, *shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).integers(0, limit, shape)
+
+
+def sparse_anchors(dtype: type = np.float32) -> Case:
+  anchors, weights = floats(5, 6, dtype=dtype), floats(V, 3, dtype=dtype)
+  indices = integers(5, V, 3)
+  dense = np.zeros((V, 6))
+  for row in range(V):
+    for i in range(3):
+      dense[row] += np.float64(weights[row, i]) * anchors[indices[row, i]]
+  table = tables.AnchorTable(
+    anchors, weights=weights, indices=indices, vocabulary=WORDS
+  )
+  return Case(table, dense)
+
+
+def dense_anchors(dtype: type = np.float32) -> Case:
+  anchors, weights = floats(5, 6, dtype=dtype), floats(V, 5, dtype=dtype)
+  table = tables.AnchorTable(anchors, weights=weights)
+  return Case(table, weights.astype(float) @ anchors.astype(float))
+
+
+def codes(
+  composition: str,
+  *,
+  codebook_size: int,
+  positions: int = 4,
+  bias: bool = False,
+  dtype: type = np.float32,
+) -> Case:
+  books = floats(positions, codebook_size, 3, dtype=dtype)
+  digits = integers(codebook_size, V, 4)
+  projection = floats(3, 5, seed=1, dtype=dtype)
+  chosen = [
+    [np.float64(books[j % positions][digits[i, j]]) for j in range(4)]
+    for i in range(V)
+  ]
+  dense = np.array(chosen).sum(axis=1)
+  if composition == "concat":
+    dense = np.array(chosen).reshape(V, -1)
+  if composition == "linear":
+    dense = dense @ projection.astype(float)
+  offset = floats(dense.shape[1], seed=2, dtype=dtype) if bias else None
+  table = tables.CodeTable.from_codes(
+    digits,
+    books,
+    composition=composition,
+    projection=projection if composition == "linear" else None,
+    bias=offset,
+    vocabulary=WORDS if bias else None,
+  )
+  return Case(table, dense if offset is None else dense + offset)
+
+
+def dense(dtype: str) -> Case:
+  vectors = floats(V, 6)
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype, vocabulary=WORDS)
+  scales = 1 if table.scales is None else table.scales[:, None].astype(float)
+  return Case(table, table.rows.astype(float) * scales)
+
+
+def hashed(composition: str) -> Case:
+  buckets = [floats(n, 6, seed=n) for n in (3, 4, 3)]
+  table = tables.HashTable(
+    buckets,
+    num_embeddings=V,
+    addressing="hash",
+    composition=composition,
+    seed=7,
+  )
+  ids = np.arange(V)
+  parts = [
+    a[bits.hash_ids(ids, num_buckets=len(a), seed=7 + i)].astype(float)
+    for i, a in enumerate(buckets)
+  ]
+  reduce = np.sum if composition == "sum" else np.prod
+  return Case(table, reduce(parts, axis=0))
+
+
+def quotient_remainder(composition: str) -> Case:
+  quotients, remainders = floats(3, 6, seed=1), floats(4, 6, seed=2)
+  table = tables.HashTable(
+    [quotients, remainders],
+    num_embeddings=V,
+    addressing="quotient_remainder",
+    composition=composition,
+    vocabulary=WORDS,
+  )
+  combine = np.add if composition == "sum" else np.multiply
+  rows = [combine(quotients[i // 4], remainders[i % 4]) for i in range(V)]
+  return Case(table, np.array(rows, float))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+  "sparse_anchors": sparse_anchors,
+  "sparse_anchors_float16": lambda: sparse_anchors(np.float16),
+  "dense_anchors": dense_anchors,
+  "dense_anchors_float16": lambda: dense_anchors(np.float16),
+  "codes_concat": lambda: codes("concat", codebook_size=32),
+  "codes_concat_shared": lambda: codes(
+    "concat", codebook_size=3, positions=1, bias=True
+  ),
+  "codes_sum": lambda: codes("sum", codebook_size=256, bias=True),
+  "codes_sum_shared": lambda: codes("sum", codebook_size=257, positions=1),
+  "codes_linear": lambda: codes("linear", codebook_size=16, bias=True),
+  "codes_linear_float16": lambda: codes(
+    "linear", codebook_size=5, positions=1, bias=True, dtype=np.float16
+  ),
+  "dense_float32": lambda: dense("float32"),
+  "dense_float16": lambda: dense("float16"),
+  "dense_int8": lambda: dense("int8"),
+  "hash_sum": lambda: hashed("sum"),
+  "hash_product": lambda: hashed("product"),
+  "quotient_remainder_sum": lambda: quotient_remainder("sum"),
+  "quotient_remainder_product": lambda: quotient_remainder("product"),
+}
+
+# One of each kind.
+KINDS = ("sparse_anchors", "codes_concat_shared", "dense_int8", "hash_sum")
