@@ -30,9 +30,9 @@ class EmbeddingOptions:
     rank: Inner width, for 'low_rank'.
     num_buckets: Buckets of each hash function, for 'hash' and 'qr'.
     num_hashes: Number of hash functions, for 'hash'.
-    row_learning_rate: Learning rate of the rows; relative to that of the model
-      where they are trained by SGD, absolute for Adam.
-    row_optimizer: 'sgd' or 'adam', for the rows.
+    row_learning_rate: Learning rate of the rows, relative to that of the model.
+    row_optimizer: 'sgd', 'row_adagrad' (one number of state for each row) or
+      'adam', for the rows.
     sharing: 'none' or 'se', exchange of ids in training.
     sharing_rate: Probability that an id is exchanged.
   """
@@ -130,6 +130,12 @@ def _qr(vocab_size, options, scale, rngs):
   )
 
 
+ROW_OPTIMIZERS = {
+    "sgd": optax.identity,
+    "row_adagrad": training.scale_by_row_adagrad,
+    "adam": optax.scale_by_adam,
+}
+
 KINDS = {
     "full": _full,
     "anchors": _anchors,
@@ -192,13 +198,13 @@ def row_optimizer(
   Raises:
     ValueError: If an option is unknown or outside its range.
   """
-  typing.check_choice("row_optimizer", options.row_optimizer, ("sgd", "adam"))
-  rate = options.row_learning_rate
-  if options.row_optimizer == "adam":
-    return optax.adam(rate)
-  schedule = lambda step: rate * learning_rate(step)
-  if options.embedding != "anchors":
-    return optax.sgd(schedule)
-  return optax.chain(
-      optax.sgd(schedule), training.proximal_l1(schedule, l1=options.l1)
-  )
+  typing.check_choice("row_optimizer", options.row_optimizer, ROW_OPTIMIZERS)
+  scale = options.row_learning_rate
+  schedule = lambda step: scale * learning_rate(step)
+  steps = [
+      ROW_OPTIMIZERS[options.row_optimizer](),
+      optax.scale_by_learning_rate(schedule),
+  ]
+  if options.embedding == "anchors":
+    steps.append(training.proximal_l1(schedule, l1=options.l1))
+  return optax.chain(*steps)

@@ -13,6 +13,7 @@ import optax
 from anchor_codes import accounting
 from anchor_codes import nn
 from anchor_codes import training
+from anchor_codes import typing
 from experiments import embeddings
 from experiments.models import language_model
 
@@ -38,6 +39,8 @@ class TrainState(NamedTuple):
   opt_state: Any
   carry: Any
 
+
+OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
 
 STATE_SPECS = TrainState(
     *[PartitionSpec()] * 6, carry=PartitionSpec("data")
@@ -69,11 +72,12 @@ class Trainer:
         else None
     )
     rate = learning_rate_schedule(config, steps_per_epoch)
-    self.optimizer = optax.sgd(rate)
+    typing.check_choice("optimizer", config.optimizer, OPTIMIZERS)
+    self.optimizer = OPTIMIZERS[config.optimizer](rate)
     self.clip = optax.clip_by_global_norm(config.clip)
     self.row_optimizers = {
         "embed": embeddings.row_optimizer(config, rate),
-        "output": optax.sgd(rate),
+        "output": OPTIMIZERS[config.optimizer](rate),
     }
     self.tables: list[str] = []
     self._total_nll = jax.jit(self._nll)
@@ -110,12 +114,18 @@ class Trainer:
         params=params,
         stats=stats,
         row_states={
-            name: self.row_optimizers[name].init(rows[name])
+            name: self._init_rows(name, getattr(model, name))
             for name in self.tables
         },
         opt_state=self.optimizer.init(params),
         carry=model.initial_carry(self.config.batch_size),
     )
+
+  def _init_rows(self, name, layer):
+    """Starts the optimiser on the rows in the form in which they are trained."""
+    ids = jax.ShapeDtypeStruct((self.vocab_size,), jnp.int32)
+    rows = jax.eval_shape(lambda ids: trained_rows(layer, ids), ids)
+    return self.row_optimizers[name].init(rows)
 
   def model_of(self, state: TrainState) -> language_model.LanguageModel:
     """Returns the model with the parameters of a state."""
@@ -153,7 +163,7 @@ class Trainer:
     (_, (loss, carry, stats)), grads = jax.value_and_grad(
         loss_fn, argnums=(0, 1), has_aux=True
     )(rows, params)
-    row_grads, param_grads = self._clip(grads)
+    (row_grads, param_grads), _ = self.clip.update(grads, optax.EmptyState())
     updates, opt_state = self.optimizer.update(
         param_grads, state.opt_state, params
     )
@@ -203,12 +213,15 @@ class Trainer:
     if "embed" in self.tables:
       ids = jax.ShapeDtypeStruct((min(size, self.vocab_size),), jnp.int32)
       gradients = jax.eval_shape(
-          lambda ids: nnx.state(nn.select_rows(model.embed, ids), nnx.Param),
-          ids,
+          lambda ids: nn.select_rows(model.embed, ids), ids
       )
+    _, _, shared, _ = nnx.split(model.embed, nn.is_row, nnx.Param, ...)
     return accounting.training_bytes(
         nnx.state(model.embed),
-        state.row_states.get("embed", ()),
+        (
+            state.row_states.get("embed"),
+            jax.eval_shape(self.optimizer.init, shared),
+        ),
         nnx.state(gradients, nnx.Param),
     )
 
@@ -249,16 +262,6 @@ class Trainer:
       )
     return ids, inputs, sample
 
-  def _clip(self, grads):
-    """Clips the norm; Adam's rows stay apart, for Adam rescales them anyway."""
-    rows, params = grads
-    apart = {}
-    if self.config.row_optimizer == "adam" and "embed" in self.tables:
-      apart = {"embed": rows["embed"]}
-      rows = {name: rows[name] for name in self.tables if name != "embed"}
-    (rows, params), _ = self.clip.update((rows, params), optax.EmptyState())
-    return {**rows, **apart}, params
-
   def _update_rows(self, rows, grads, states, ids):
     new_rows, new_states = {}, {}
     for name in self.tables:
@@ -288,6 +291,12 @@ def learning_rate_schedule(
 
 
 EVALUATION_STEPS = 35
+
+
+def trained_rows(layer: Any, ids: Array) -> nnx.State:
+  """Returns rows of a layer, in the form in which they are trained."""
+  selected = nn.select_rows(layer, ids)
+  return nnx.split(selected, nn.is_row, ...)[1]
 
 
 def evaluation_batches(

@@ -37,7 +37,8 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
     batch_size: Texts side by side.
     num_steps: Words that the gradient goes back.
     epochs: Passes over the training text.
-    learning_rate: Learning rate of SGD in the first epochs.
+    optimizer: 'sgd' or 'adam', for all but the rows of the embedding.
+    learning_rate: Learning rate in the first epochs.
     constant_epochs: Epochs before the learning rate starts to fall.
     decay: Factor of the learning rate for each epoch after that.
     clip: Largest global norm of the gradient.
@@ -58,6 +59,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   batch_size: int = 20
   num_steps: int = 20
   epochs: int = 13
+  optimizer: str = "sgd"
   learning_rate: float = 1.0
   constant_epochs: int = 4
   decay: float = 0.5

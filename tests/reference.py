@@ -5,6 +5,11 @@ import itertools
 import numpy as np
 
 
+def normal(seed, *shape):
+  """Standard normal float32 test data; JAX would compile for each shape."""
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 def softmax(logits, temperature=1.0):
   """Along the last axis."""
   scores = np.asarray(logits, np.float64) / temperature

@@ -11,7 +11,9 @@ Nothing here imports ``flax.nnx``.
 from anchor_codes.linen.anchor_embed import AnchorEmbed
 from anchor_codes.linen.base import CompactEmbed
 from anchor_codes.linen.baselines import HashEmbed, LowRankEmbed, QREmbed
-from anchor_codes.linen.code_embeds import CentroidNorm, DPQEmbed, KDEmbed
+from anchor_codes.linen.centroid_norm import CentroidNorm
+from anchor_codes.linen.dpq_embed import DPQEmbed
+from anchor_codes.linen.kd_embed import KDEmbed
 from anchor_codes.linen.stochastic_sharing import StochasticSharing
 
 __all__ = [

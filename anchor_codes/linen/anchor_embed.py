@@ -14,8 +14,8 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
   >>> embed = AnchorEmbed(100, 8, num_anchors=10, num_nonzeros=2)
   >>> variables = embed.init(jax.random.key(0), 3)
   >>> jax.tree.map(lambda array: array.shape, variables)
-  {'params': {'anchors': (10, 8), 'weights': (100, 2)},
-   'codes': {'indices': (100, 2)}}
+  {'codes': {'indices': (100, 2)},
+   'params': {'anchors': (10, 8), 'weights': (100, 2)}}
   >>> embed.apply(variables, method="to_table")
   AnchorTable(num_embeddings=100, features=8, nbytes=1320)
   """

@@ -100,6 +100,9 @@ class CompactEmbed(nnx.Module):
 
     Returns:
       A layer whose row ``i`` is row ``ids[i]`` of this one.
+
+    Raises:
+      ValueError: If the layer has no rows, as those that hash ids.
     """
     return _select(self, ids)
 
@@ -174,6 +177,10 @@ def to_table(layer: Any) -> tables.Table:
 
 def _select(layer, ids):
   graphdef, rows, shared = nnx.split(layer, is_row, ...)
+  if not rows:
+    raise ValueError(
+      f"{type(layer).__name__} has no rows to select: train it as a whole."
+    )
   take = lambda a: indexing.take_rows(a, ids, fill_value=0.0)
   selected = nnx.merge(graphdef, jax.tree.map(take, rows), shared)
   selected.num_embeddings = ids.shape[0]

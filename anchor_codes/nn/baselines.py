@@ -92,14 +92,14 @@ class HashEmbed(base.CompactEmbed):
     features: Width of a vector.
     num_buckets: Buckets of each hash function, at least 1.
     num_hashes: Number of hash functions, at least 1.
-    seed: Chooses the hash functions.
+    seed: Seed of the first hash function, at least 0.
     dtype: Type of the vectors.
     param_dtype: Type of the parameters.
     scale: Standard deviation of an entry of the vectors at the start.
     rngs: Source of randomness of the start.
 
   Raises:
-    ValueError: If a size is not positive.
+    ValueError: If an option is outside its range.
 
   >>> embed = HashEmbed(100, 8, num_buckets=10, rngs=nnx.Rngs(0))
   >>> embed(jnp.array([[1, 2, 3]])).shape
@@ -122,6 +122,7 @@ class HashEmbed(base.CompactEmbed):
     super().__init__(num_embeddings, features, dtype=dtype)
     typing.check_at_least("num_buckets", num_buckets, 1)
     typing.check_at_least("num_hashes", num_hashes, 1)
+    typing.check_at_least("seed", seed, 0)
     self.seed = seed
     std = scale / math.sqrt(num_hashes)
     shape = (num_hashes, num_buckets, features)

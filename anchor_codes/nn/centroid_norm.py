@@ -2,9 +2,9 @@
 
 from flax import nnx
 from jax import numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from anchor_codes.ops import normalization
+from anchor_codes.ops import lookups, normalization
 
 
 class CentroidNorm(nnx.Module):
@@ -38,6 +38,7 @@ class CentroidNorm(nnx.Module):
     *,
     deterministic: bool,
     track: bool = True,
+    where: Bool[Array, "*batch"] | None = None,
   ) -> Float[Array, "*batch code_length codebook_size"]:
     """Normalises scores.
 
@@ -45,18 +46,19 @@ class CentroidNorm(nnx.Module):
       scores: What the choice of a code is made by.
       deterministic: Whether to use the stored moments.
       track: Whether the moments of the batch move the stored ones.
+      where: Mask of what counts for the moments of the batch, all by default.
 
     Returns:
       The normalised scores.
     """
-    stored = self.mean[...], self.variance[...]
-    moments = (
-      stored if deterministic else normalization.centroid_moments(scores)
+    scores, moments = lookups.normalize_centroids(
+      scores,
+      normalization.Moments(self.mean[...], self.variance[...]),
+      deterministic=deterministic,
+      where=where,
+      momentum=self.momentum,
+      epsilon=self.epsilon,
     )
     if track and not deterministic:
-      self.mean[...], self.variance[...] = normalization.update_moments(
-        stored, moments, momentum=self.momentum
-      )
-    return normalization.normalize_scores(
-      scores, *moments, epsilon=self.epsilon
-    )
+      self.mean[...], self.variance[...] = moments
+    return scores

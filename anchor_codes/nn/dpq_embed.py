@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, centroid_norm
 from anchor_codes.ops import codes as code_ops
-from anchor_codes.ops import compositions, indexing, losses, relaxations
-from anchor_codes.ops import scores as scores_ops
+from anchor_codes.ops import indexing, lookups
 
 RELAXATIONS = ("softmax", "nearest")
 
@@ -77,10 +76,13 @@ class DPQEmbed(base.CompactEmbed):
     rngs: nnx.Rngs,
   ):
     super().__init__(num_embeddings, features, dtype=dtype)
-    typing.check_at_least("code_length", code_length, 1)
-    typing.check_codebook_size(codebook_size)
-    typing.check_choice("relaxation", relaxation, RELAXATIONS)
-    relaxations.check_temperature(temperature)
+    lookups.check_code_options(
+      code_length=code_length,
+      codebook_size=codebook_size,
+      relaxation=relaxation,
+      allowed=RELAXATIONS,
+      temperature=temperature,
+    )
     width = typing.code_width("concat", features, code_length)
     self.code_length = code_length
     self.relaxation = relaxation
@@ -100,15 +102,17 @@ class DPQEmbed(base.CompactEmbed):
   def _lookup(
     self, ids: Int[Array, "*batch"]
   ) -> Float[Array, "*batch features"]:
-    queries = self._parts(indexing.take_rows(self.queries[...], ids))
-    scores = self._normalized(queries, deterministic=self.deterministic)
-    if self.keys is None:
-      chosen = relaxations.nearest_lookup(queries, self.codebooks[...], scores)
-      vectors = compositions.compose(chosen, "concat")
-    else:
-      vectors = relaxations.straight_through_decode(
-        scores, self.codebooks[...], self.temperature, "concat"
-      )
+    queries, inside = lookups.gather(self.queries[...], ids)
+    scores = self._scores(
+      queries, deterministic=self.deterministic, where=inside
+    )
+    vectors = lookups.quantize(
+      queries,
+      scores,
+      self.codebooks[...],
+      relaxation=self.relaxation,
+      temperature=self.temperature,
+    )
     size = self.queries[...].shape[0]
     return indexing.nan_outside(vectors, ids, num_embeddings=size)
 
@@ -116,30 +120,29 @@ class DPQEmbed(base.CompactEmbed):
     r"""Returns the mean squared distance that draws codebooks to queries.
 
     Zero for 'softmax'. Definition (Chen et al., 2020), for 'nearest':
-    :math:`\\mathrm{mean}\\,(\\mathrm{sg}(q) - V[c])^2`.
+    :math:`\mathrm{mean}\,(\mathrm{sg}(q) - V[c])^2`.
 
     Args:
-      inputs: The ids of the batch.
+      inputs: The ids of the batch; one outside the table does not count.
 
     Returns:
       A scalar; its gradient reaches the codebooks alone.
     """
-    if self.keys is not None:
+    if self.relaxation != "nearest":
       return super().auxiliary_loss(inputs)
     ids = indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
-    queries = self._parts(indexing.take_rows(self.queries[...], ids))
-    scores = self._normalized(
-      queries, deterministic=self.deterministic, track=False
+    queries, inside = lookups.gather(self.queries[...], ids)
+    scores = self._scores(
+      queries, deterministic=self.deterministic, where=inside, track=False
     )
-    chosen = code_ops.decode_codes(
-      code_ops.assign_codes(scores), self.codebooks[...], "concat"
+    return lookups.quantization_loss(
+      queries, scores, self.codebooks[...], where=inside
     )
-    return losses.codebook_loss(queries, self._parts(chosen))
 
   def codes(self) -> Int[Array, "num_embeddings code_length"]:
     """Returns the code of each symbol, as it is used out of training."""
-    queries = self._parts(self.queries[...])
-    return code_ops.assign_codes(self._normalized(queries, deterministic=True))
+    scores = self._scores(self.queries[...], deterministic=True)
+    return code_ops.assign_codes(scores)
 
   def attend(
     self, query: Float[Array, "*batch features"]
@@ -157,26 +160,15 @@ class DPQEmbed(base.CompactEmbed):
       composition="concat",
     )
 
-  def _parts(
-    self, queries: Float[Array, "*batch features"]
-  ) -> Float[Array, "*batch code_length width"]:
-    return queries.reshape(*queries.shape[:-1], self.code_length, -1)
-
   def _scores(
-    self, queries: Float[Array, "*batch code_length width"]
-  ) -> Float[Array, "*batch code_length codebook_size"]:
-    if self.keys is None:
-      return scores_ops.squared_distance_scores(queries, self.codebooks[...])
-    return scores_ops.dot_scores(queries, self.keys[...])
-
-  def _normalized(
     self,
-    queries: Float[Array, "*batch code_length width"],
+    queries: Float[Array, "*batch features"],
     *,
     deterministic: bool,
-    track: bool = True,
+    **options: Any,
   ) -> Float[Array, "*batch code_length codebook_size"]:
-    scores = self._scores(queries)
+    keys = None if self.keys is None else self.keys[...]
+    scores = lookups.query_scores(queries, self.codebooks[...], keys)
     if self.norm is None:
       return scores
-    return self.norm(scores, deterministic=deterministic, track=track)
+    return self.norm(scores, deterministic=deterministic, **options)

@@ -5,12 +5,12 @@ import math
 import jax
 from flax import nnx
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, centroid_norm
 from anchor_codes.ops import codes as code_ops
-from anchor_codes.ops import indexing, relaxations
+from anchor_codes.ops import indexing, lookups, relaxations
 
 RELAXATIONS = ("softmax", "gumbel")
 
@@ -76,10 +76,13 @@ class KDEmbed(base.CompactEmbed):
     rngs: nnx.Rngs,
   ):
     super().__init__(num_embeddings, features, dtype=dtype)
-    typing.check_at_least("code_length", code_length, 1)
-    typing.check_codebook_size(codebook_size)
-    typing.check_choice("relaxation", relaxation, RELAXATIONS)
-    relaxations.check_temperature(temperature)
+    lookups.check_code_options(
+      code_length=code_length,
+      codebook_size=codebook_size,
+      relaxation=relaxation,
+      allowed=RELAXATIONS,
+      temperature=temperature,
+    )
     width = typing.code_width(
       composition, features, code_length, code_features=code_features
     )
@@ -111,8 +114,10 @@ class KDEmbed(base.CompactEmbed):
   def _lookup(
     self, ids: Int[Array, "*batch"]
   ) -> Float[Array, "*batch features"]:
-    logits = indexing.take_rows(self.logits[...], ids)
-    logits = self._normalized(logits, deterministic=self.deterministic)
+    logits, inside = lookups.gather(self.logits[...], ids)
+    logits = self._normalized(
+      logits, deterministic=self.deterministic, where=inside
+    )
     if self.rngs is not None and not self.deterministic:
       logits = relaxations.perturb_logits(self.rngs.codes(), logits)
     vectors = relaxations.straight_through_decode(
@@ -157,10 +162,11 @@ class KDEmbed(base.CompactEmbed):
     logits: Float[Array, "*batch code_length codebook_size"],
     *,
     deterministic: bool,
+    where: Bool[Array, "*batch"] | None = None,
   ) -> Float[Array, "*batch code_length codebook_size"]:
     if self.norm is None:
       return logits
-    return self.norm(logits, deterministic=deterministic)
+    return self.norm(logits, deterministic=deterministic, where=where)
 
   @property
   def _projection(self) -> Float[Array, "code_features features"] | None:

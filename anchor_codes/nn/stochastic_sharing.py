@@ -5,8 +5,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Int
 
-from anchor_codes import typing
-from anchor_codes.ops import graphs, indexing, transitions
+from anchor_codes.ops import graphs, indexing, lookups
 
 
 class StochasticSharing(nnx.Module):
@@ -46,17 +45,12 @@ class StochasticSharing(nnx.Module):
     deterministic: bool = False,
     rngs: nnx.Rngs | None = None,
   ):
-    typing.check_at_least("num_embeddings", num_embeddings, 1)
-    typing.check_rate("rate", rate)
-    if neighbor_ratio < 0:
-      raise ValueError(
-        f"`neighbor_ratio` must not be negative, got {neighbor_ratio}."
-      )
-    if graph is not None and graph.num_nodes != num_embeddings:
-      raise ValueError(
-        "`graph` must have one node for each embedding, got "
-        f"{graph.num_nodes} nodes and {num_embeddings} embeddings."
-      )
+    lookups.check_sharing_options(
+      num_embeddings=num_embeddings,
+      rate=rate,
+      graph=graph,
+      neighbor_ratio=neighbor_ratio,
+    )
     self.num_embeddings = num_embeddings
     self.rate = rate
     self.graph = None if graph is None else nnx.Variable(graph)
@@ -83,17 +77,14 @@ class StochasticSharing(nnx.Module):
     ids = indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
     if self.deterministic or self.rate == 0:
       return ids
-    rngs = rngs or self.rngs
+    rngs = self.rngs if rngs is None else rngs
     if rngs is None:
       raise ValueError("`rngs` must be given, here or at construction.")
-    if self.graph is None:
-      return transitions.sse_se_transition(
-        rngs.sse(), ids, num_embeddings=self.num_embeddings, rate=self.rate
-      )
-    return transitions.sse_graph_transition(
+    return lookups.exchange_ids(
       rngs.sse(),
       ids,
-      self.graph[...],
+      num_embeddings=self.num_embeddings,
       rate=self.rate,
+      graph=None if self.graph is None else self.graph.get_value(),
       neighbor_ratio=self.neighbor_ratio,
     )

@@ -37,7 +37,7 @@ class Gathered(NamedTuple):
 
 
 def gather(
-  rows: Float[Array, "num_embeddings *shape"], ids: Int[Array, "*batch"]
+  rows: Float[Array, " num_embeddings *shape"], ids: Int[Array, "*batch"]
 ) -> Gathered:
   """Gathers rows, so that an id outside the table spoils no statistics.
 
@@ -87,7 +87,7 @@ def normalize_centroids(
   ... )
   >>> print(values.round(), moved.mean.round(2))
   [[-1. -1.]
-   [ 1.  1.]] [0.11 0.01]
+   [ 1.  1.]] [0.11 0.02]
   """
   if deterministic:
     used = moved = stored
@@ -296,4 +296,7 @@ def check_sharing_options(
 
 
 def _parts(queries, codebooks):
-  return queries.reshape(*queries.shape[:-1], -1, codebooks.shape[-1])
+  *batch, features = queries.shape
+  width = codebooks.shape[-1]
+  # No -1: the batch may be empty.
+  return jnp.reshape(queries, (*batch, features // width, width))

@@ -1,5 +1,6 @@
 """Losses that train codes beside the loss of the task."""
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -31,6 +32,7 @@ def distillation_loss(
   >>> print(distillation_loss(jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 4.0]])))
   2.0
   """
+  chex.assert_equal_shape([predictions, targets])
   return masked_mean(jnp.square(wide(predictions) - wide(targets)), where)
 
 

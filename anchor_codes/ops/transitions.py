@@ -70,7 +70,7 @@ def sse_se_transition(
     hit &= where
   other = jax.random.randint(key_row, ids.shape, 0, num_embeddings - 1)
   # Uniform over all ids but the old one: it is stepped over.
-  other += other >= ids.astype(jnp.int32) - low
+  other = jnp.where(other >= ids.astype(jnp.int32) - low, other + 1, other)
   return jnp.where(hit, (other + low).astype(ids.dtype), ids)
 
 

@@ -8,16 +8,6 @@ A step is a folder with its number as the name::
 
   folder/10/record.json  metadata; shape, dtype and SHA-256 of each array
   folder/10/state/       the arrays, in the format of Orbax
-
->>> import tempfile
->>> checkpointer = Checkpointer(tempfile.mkdtemp())
->>> state = {"anchors": np.ones((4, 2)), "key": jax.random.key(0)}
->>> checkpointer.save(10, state, {"num_anchors": 4})
->>> checkpointer.latest_metadata()
-(10, {'num_anchors': 4})
->>> step, state, metadata = checkpointer.restore(state)
->>> print(step, state["anchors"].shape)
-10 (4, 2)
 """
 
 import hashlib
@@ -63,6 +53,16 @@ class Checkpointer:
 
   Raises:
     ImportError: If orbax-checkpoint is not installed.
+
+  >>> import tempfile
+  >>> checkpointer = Checkpointer(tempfile.mkdtemp())
+  >>> state = {"anchors": np.ones((4, 2)), "key": jax.random.key(0)}
+  >>> checkpointer.save(10, state, {"num_anchors": 4})
+  >>> checkpointer.latest_metadata()
+  (10, {'num_anchors': 4})
+  >>> step, state, metadata = checkpointer.restore(state)
+  >>> print(step, state["anchors"].shape)
+  10 (4, 2)
   """
 
   def __init__(self, folder: str | os.PathLike, *, max_to_keep: int = 3):
@@ -155,7 +155,7 @@ class Checkpointer:
       arrays = _flatten(target)
       _check_fit(number, record["arrays"], arrays)
       try:
-        arrays |= self._read_arrays(number, record, arrays)
+        arrays = self._read_arrays(number, record, arrays)
       except _DamagedError as error:
         self._pass_over(number, error)
         continue
@@ -185,7 +185,7 @@ class Checkpointer:
     for name, leaf in restored.items():
       if _digest(leaf) != record["arrays"][name]["sha256"]:
         raise _DamagedError(f"{name} does not agree with its SHA-256")
-    return restored
+    return {name: _empty(leaf) for name, leaf in arrays.items()} | restored
 
   def _pass_over(self, step: int, error: _DamagedError) -> None:
     self._damaged.add(step)
@@ -265,8 +265,15 @@ def _flatten(state: Any) -> dict[str, Any]:
 
 
 def _stored(arrays: dict[str, Any]) -> dict[str, Any]:
-  """Orbax refuses arrays without elements; the example brings them back."""
+  """All arrays but those without elements, which Orbax refuses."""
   return {name: leaf for name, leaf in arrays.items() if math.prod(leaf.shape)}
+
+
+def _empty(leaf: Any) -> Any:
+  """An array without elements, which looks like the example."""
+  if isinstance(leaf, jax.ShapeDtypeStruct) and not math.prod(leaf.shape):
+    return jax.numpy.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+  return leaf
 
 
 def _is_key(leaf: Any) -> bool:
@@ -345,8 +352,8 @@ def _check_fit(
   step: int, recorded: dict[str, Any], arrays: dict[str, Any]
 ) -> None:
   """Checks that a step holds the arrays of the example."""
-  ours = {name: (list(x.shape), str(x.dtype)) for name, x in arrays.items()}
-  theirs = {name: (x["shape"], x["dtype"]) for name, x in recorded.items()}
+  ours = {name: f"{x.dtype}{list(x.shape)}" for name, x in arrays.items()}
+  theirs = {name: x["dtype"] + str(x["shape"]) for name, x in recorded.items()}
   for name in ours | theirs:
     if ours.get(name) != theirs.get(name):
       raise ValueError(

@@ -101,7 +101,7 @@ class Chunk:
       ValueError: If an axis cannot be split evenly over the devices.
     """
 
-    def put(leaf, sharding):
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
       _check_divisible("state axis", leaf, sharding.spec, self.mesh)
       return _put_on_devices(leaf, sharding)
 
@@ -118,7 +118,7 @@ class Chunk:
       ValueError: If the batch cannot be split evenly over the devices.
     """
 
-    def put(leaf, sharding):
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
       if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
       mesh = self.mesh.local_mesh or self.mesh
@@ -128,7 +128,7 @@ class Chunk:
     return self._put(put, self.batch_specs, batches)
 
   def _put(self, put: Callable, specs: PyTree, tree: Any) -> Any:
-    def put_part(spec, part):
+    def put_part(spec: PartitionSpec, part: Any) -> Any:
       sharding = NamedSharding(self.mesh, spec)
       return jax.tree.map(lambda leaf: put(leaf, sharding), part)
 
@@ -158,9 +158,17 @@ def compile_chunk(
 
   Returns:
     The compiled chunk, to call or to give to :func:`run_chunks`.
+
+  >>> def step(total, batch):
+  ...   total = total + batch.sum()
+  ...   return total, {"total": total}
+  >>> chunk = compile_chunk(step, data_mesh())
+  >>> total, metrics = chunk(np.float32(0), np.ones((3, 4), np.float32))
+  >>> print(total, metrics["total"])
+  12.0 [ 4.  8. 12.]
   """
 
-  def place(specs):
+  def place(specs: PyTree) -> PyTree:
     return _map_specs(lambda spec: NamedSharding(mesh, spec), specs)
 
   program = jax.jit(
@@ -190,8 +198,9 @@ def run_chunks(
       write the position of the iterator into a checkpoint.
     callbacks: Each is called after each chunk, as ``callback(chunk_number,
       state, metrics)`` with the metrics on the host, stacked along the steps.
-      It may return a state to go on with, of other shapes if need be. With
-      several processes all of them must come to the same state.
+      It may return a state to go on with, on the host or of other shapes if
+      need be; the next callback sees it on the mesh. With several processes
+      all of them must come to the same state.
     first_chunk: Number of the first chunk, for a run that is resumed.
 
   Returns:
@@ -201,6 +210,15 @@ def run_chunks(
     FloatingPointError: If the metrics are a mapping with a "loss" that is not
       finite; no callback sees that chunk.
     ValueError: If a batch cannot be split evenly over the devices.
+
+  >>> def step(total, batch):
+  ...   return total + batch.sum(), {"loss": batch.mean()}
+  >>> chunk = compile_chunk(step, data_mesh())
+  >>> batches = [np.ones((3, 4), np.float32)] * 2
+  >>> def restart(number, total, metrics):
+  ...   return np.float32(0) if number == 0 else None
+  >>> print(run_chunks(chunk, np.float32(9), batches, callbacks=[restart]))
+  12.0
   """
   for number, batch in enumerate(batches, first_chunk):
     state, metrics = chunk(state, batch)
@@ -227,7 +245,7 @@ def _check_loss(metrics: Any, number: int) -> None:
 
 
 def _map_specs(function: Callable, specs: PyTree, *rest: PyTree) -> PyTree:
-  def is_spec(node):
+  def is_spec(node: Any) -> bool:
     return isinstance(node, PartitionSpec)
 
   return jax.tree.map(function, specs, *rest, is_leaf=is_spec)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from anchor_codes import typing as checks
+from anchor_codes import typing
 from anchor_codes.ops import prox
 
 
@@ -57,13 +57,15 @@ def proximal_l1(
     prox.nonnegative_soft_threshold if nonnegative else prox.soft_threshold
   )
 
-  def init(params):
+  def init(params: optax.Params) -> optax.OptState:
     del params
     if callable(learning_rate):
       return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
     return optax.EmptyState()
 
-  def update(updates, state, params=None):
+  def update(
+    updates: optax.Updates, state: Any, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, optax.OptState]:
     _check_params("proximal_l1", params)
     if callable(learning_rate):
       rate = learning_rate(state.count)
@@ -71,7 +73,7 @@ def proximal_l1(
     else:
       rate = learning_rate
 
-    def move(u, p):
+    def move(u: jax.Array, p: jax.Array) -> jax.Array:
       return threshold(p + u, jnp.asarray(rate * l1, p.dtype)) - p
 
     return jax.tree.map(move, updates, params), state
@@ -145,17 +147,21 @@ def proximal_yogi(
   [0.0469 0.    ]
   """
   _check_nonnegative("l1", l1)
-  checks.check_rate("b1", b1)
-  checks.check_rate("b2", b2)
+  typing.check_rate("b1", b1)
+  typing.check_rate("b2", b2)
 
-  def init(params):
+  def init(params: optax.Params) -> optax.ScaleByAdamState:
     return optax.ScaleByAdamState(
       count=jnp.zeros((), jnp.int32),
       mu=optax.tree.zeros_like(params),
       nu=optax.tree.full_like(params, initial_accumulator),
     )
 
-  def update(updates, state, params=None):
+  def update(
+    updates: optax.Updates,
+    state: Any,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
     _check_params("proximal_yogi", params)
     mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mu)
     nu = jax.tree.map(
@@ -165,7 +171,7 @@ def proximal_yogi(
     )
     step = _step_size(learning_rate, state.count, b1=b1, b2=b2)
 
-    def move(p, m, v):
+    def move(p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
       scale = step.astype(p.dtype) / (jnp.sqrt(v) + eps)
       return prox.nonnegative_soft_threshold(p - scale * m, l1 * scale) - p
 
@@ -175,7 +181,13 @@ def proximal_yogi(
   return optax.GradientTransformation(init, update)
 
 
-def _step_size(learning_rate, count, *, b1, b2):
+def _step_size(
+  learning_rate: optax.ScalarOrSchedule,
+  count: jax.Array,
+  *,
+  b1: float,
+  b2: float,
+) -> jax.Array:
   """Yogi's step size after `count` steps, with the correction of the bias."""
   rate = learning_rate(count) if callable(learning_rate) else learning_rate
   t = count.astype(float) + 1

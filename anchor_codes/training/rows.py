@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from anchor_codes import typing as checks
+from anchor_codes import typing
 from anchor_codes.ops import indexing
 
 Rows = TypeVar("Rows", bound=PyTree)
@@ -83,8 +83,8 @@ def unique_ids(ids: Int[Array, "*batch"], *, num_embeddings: int) -> UniqueIds:
   [[1 0]
    [1 2]]
   """
-  checks.check_integer_ids(ids)
-  checks.check_at_least("num_embeddings", num_embeddings, 1)
+  typing.check_integer_ids(ids)
+  typing.check_at_least("num_embeddings", num_embeddings, 1)
   if jnp.iinfo(ids.dtype).max < num_embeddings:
     ids = ids.astype(jnp.int32)
   inside = (ids >= 0) & (ids < num_embeddings)
@@ -232,7 +232,7 @@ def row_updates(
   [-1. -1.]
   """
 
-  def has_rows(leaf):
+  def has_rows(leaf: Array) -> bool:
     if leaf.shape[:1] != (num_embeddings,):
       raise ValueError(
         "the state must be made of rows: every array in it that belongs to "
@@ -260,7 +260,7 @@ def row_updates(
 
 
 def scale_by_row_adagrad(
-  initial_accumulator: float = 0.1, eps: float = 1e-7
+  *, initial_accumulator: float = 0.1, eps: float = 1e-7
 ) -> optax.GradientTransformation:
   r"""Scales the updates by Adagrad with one accumulator for each row.
 
@@ -303,7 +303,7 @@ def scale_by_row_adagrad(
       f"`initial_accumulator` must be non-negative, got {initial_accumulator}."
     )
 
-  def init(params):
+  def init(params: optax.Params) -> RowAdagradState:
     return RowAdagradState(
       jax.tree.map(
         lambda p: jnp.full(
@@ -313,7 +313,11 @@ def scale_by_row_adagrad(
       )
     )
 
-  def update(updates, state, params=None):
+  def update(
+    updates: optax.Updates,
+    state: Any,
+    params: optax.Params | None = None,
+  ) -> tuple[optax.Updates, optax.OptState]:
     del params
     sums = jax.tree.map(
       lambda g, a: a + _mean_square(g), updates, state.sum_of_squares
@@ -326,7 +330,7 @@ def scale_by_row_adagrad(
   return optax.GradientTransformation(init, update)
 
 
-def _gather(leaf, ids):
+def _gather(leaf: Array, ids: Int[Array, "*batch"]) -> Array:
   return indexing.take_rows(leaf, ids, fill_value=0)
 
 
@@ -340,20 +344,20 @@ def _num_embeddings(rows: Any) -> int:
   return shapes[0][0]
 
 
-def _accumulator_dtype(leaf):
+def _accumulator_dtype(leaf: Array) -> Any:
   # A sum in bfloat16 stops growing after some hundred steps.
   return leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
-def _mean_square(gradient):
+def _mean_square(gradient: Array) -> Float[Array, " num_embeddings"]:
   gradient = gradient.astype(_accumulator_dtype(gradient))
   return jnp.mean(gradient**2, axis=tuple(range(1, gradient.ndim)))
 
 
-def _inverse_root(accumulator, eps):
+def _inverse_root(accumulator: Array, eps: float) -> Array:
   return jnp.where(accumulator > 0, jax.lax.rsqrt(accumulator + eps), 0)
 
 
-def _per_row(numbers, leaf):
+def _per_row(numbers: Array, leaf: Array) -> Array:
   axes = tuple(range(1, leaf.ndim))
   return jnp.expand_dims(numbers, axes).astype(leaf.dtype)

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import tempfile
+import secrets
 
 
 def write_atomically(path: str | os.PathLike[str], content: str) -> None:
@@ -17,10 +17,10 @@ def write_atomically(path: str | os.PathLike[str], content: str) -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-  temporary = pathlib.Path(name)
+  # Opened by name, unlike `mkstemp`, the file has the permissions of any other.
+  temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
   try:
-    with open(handle, "w", encoding="utf-8", newline="") as file:
+    with open(temporary, "x", encoding="utf-8", newline="") as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())

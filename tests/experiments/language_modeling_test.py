@@ -77,8 +77,8 @@ class LanguageModelingTest(parameterized.TestCase):
     self.text = self.folder / "text.txt"
     write_text(self.text)
 
-  @parameterized.product(
-      embedding=tuple(embeddings.KINDS), num_sampled=(0, 16)
+  @parameterized.parameters(
+      ("full", 0), *((kind, 16) for kind in embeddings.KINDS)
   )
   def test_trains_and_leaves_its_results(self, embedding, num_sampled):
     config = tiny(self.text, embedding=embedding, num_sampled=num_sampled)
@@ -97,7 +97,7 @@ class LanguageModelingTest(parameterized.TestCase):
       self.assertEqual(table.nbytes, record["embedding_bytes"])
       self.assertEqual(table.ids_of(["<eos>"]).shape, (1,))
 
-  @parameterized.parameters("full", "anchors", "dpq")
+  @parameterized.parameters("anchors", "dpq")
   def test_one_two_and_four_devices_train_alike(self, embedding):
     config = tiny(self.text, embedding=embedding, num_sampled=16, dropout=0.1)
     curves = []
@@ -109,10 +109,7 @@ class LanguageModelingTest(parameterized.TestCase):
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-4)
 
-  def test_row_steps_of_sgd_equal_dense_steps(self):
-    # With the full softmax the output is updated densely, with as many draws
-    # as there could be it is updated by row; the embedding is always by row.
-    # What must hold: sharing of rate zero, and l1 of zero, change nothing.
+  def test_sharing_at_rate_zero_changes_nothing(self):
     config = tiny(self.text, embedding="full")
     results = [
         language_modeling.train_and_evaluate(c, self.folder / str(i)).metrics

@@ -23,7 +23,7 @@ B, D, K, W, F = 5, 4, 6, 3, 7
 
 
 def _normal(seed, *shape, dtype=jnp.float32):
-  return jax.random.normal(jax.random.key(seed), shape, dtype)
+  return jnp.asarray(reference.normal(seed, *shape), dtype)
 
 
 def _oracle(logits, temperature):
@@ -71,7 +71,9 @@ def test_straight_through_agrees_with_stop_gradient():
 
 
 def test_straight_through_allows_reverse_over_reverse():
-  square = lambda x: relaxations.straight_through(jnp.round(x), x) ** 2
+  def square(x):
+    return relaxations.straight_through(jnp.round(x), x) ** 2
+
   assert jax.grad(jax.grad(square))(1.8) == 2
 
 
@@ -101,7 +103,9 @@ def test_forward_mode_is_refused():
   ],
 )
 def test_hand_computed_lookup(temperature, gradient, entropy):
-  lookup = lambda z, c: relaxations.straight_through_lookup(z, c, temperature)
+  def lookup(z, c):
+    return relaxations.straight_through_lookup(z, c, temperature)
+
   value, (to_logits, to_codebook) = _pull(lookup, COTANGENT, LOGITS, CODEBOOK)
   np.testing.assert_array_equal(value, [[0, 1]])
   np.testing.assert_allclose(to_logits, [gradient], atol=1e-6)
@@ -210,13 +214,11 @@ def test_codes_of_bfloat16_are_exactly_one_hot():
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e30])
 def test_extreme_values_have_finite_gradients(temperature, scale):
   logits = scale * _normal(0, 4, K)
-  gradient = jax.grad(
-    lambda z: jnp.sum(
-      _normal(1, 4, K) * relaxations.softmax_codes(z, temperature)
-    )
-  )(logits)
-  if scale:
-    chex.assert_tree_all_finite(gradient)
+  cotangent = _normal(1, 4, K)
+  _, gradients = _gradient_of_codes(
+    relaxations.softmax_codes, logits, jnp.float32(temperature), cotangent
+  )
+  chex.assert_tree_all_finite(gradients)
 
 
 def test_nan_logits_have_nan_gradients():
@@ -313,7 +315,10 @@ def test_gumbel_codes_keep_the_type():
 def test_lookup_agrees_with_the_loop(batch, positions):
   logits, codebooks = _normal(0, *batch, D, K), _normal(1, positions, K, W)
   cotangent = _normal(2, *batch, D, W)
-  lookup = lambda z, c: relaxations.straight_through_lookup(z, c, 0.7)
+
+  def lookup(logits, codebooks):
+    return relaxations.straight_through_lookup(logits, codebooks, 0.7)
+
   value, gradients = jax.jit(functools.partial(_pull, lookup))(
     cotangent, logits, codebooks
   )
@@ -452,15 +457,33 @@ def test_lookup_under_vmap_is_the_loop():
   logits, codebooks = _normal(0, B, D, K), _normal(1, D, K, W)
 
   def gradients(logits, codebooks):
-    loss = lambda z, c: jnp.sum(
-      jnp.sin(relaxations.straight_through_lookup(z, c, 1.0))
-    )
+    def loss(z, c):
+      return jnp.sum(jnp.sin(relaxations.straight_through_lookup(z, c, 1.0)))
+
     return jax.grad(loss, (0, 1))(logits, codebooks)
 
   mapped = jax.jit(jax.vmap(gradients, in_axes=(0, None)))(logits, codebooks)
   looped = [jax.jit(gradients)(row, codebooks) for row in logits]
   stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *looped)
   chex.assert_trees_all_close(mapped, stacked, atol=1e-6)
+
+
+def test_second_derivatives_are_those_of_the_estimator():
+  logits, codebooks = _normal(0, D, K), _normal(1, D, K, W)
+
+  def penalty(lookup, logits):
+    """Squared gradient of a loss, as for a gradient penalty."""
+
+    def loss(logits):
+      return jnp.sum(jnp.square(lookup(logits, codebooks, 1.0)))
+
+    return jnp.sum(jnp.square(jax.grad(loss)(logits)))
+
+  actual, expected = (
+    jax.jit(jax.grad(functools.partial(penalty, lookup)))(logits)
+    for lookup in (relaxations.straight_through_lookup, _oracle_lookup)
+  )
+  np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_training_in_a_scan_with_a_schedule_is_traced_once():

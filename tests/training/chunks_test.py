@@ -31,6 +31,7 @@ def assert_states_close(actual, expected):
   )
 
 
+@functools.cache
 def python_loop():
   """The same training, step by step, on one device, without a mesh."""
   step, losses = jax.jit(toy_training.step), []
@@ -52,7 +53,6 @@ def test_any_number_of_devices_trains_as_a_plain_loop(num_devices):
   )
   expected_state, expected = python_loop()
   np.testing.assert_allclose(losses, expected, rtol=1e-5)
-  assert np.mean(losses[-3:]) < np.mean(losses[:3])
   assert_states_close(state, expected_state)
   assert state["carry"].sharding.spec == PartitionSpec("data")
   assert len(state["carry"].sharding.device_set) == num_devices
@@ -134,7 +134,7 @@ def run_processes(commands, timeout):
 def test_two_processes_train_as_one(tmp_path):
   port = free_port()
   outputs = run_processes(
-    [["distributed", port, rank, 2, tmp_path] for rank in range(2)], timeout=120
+    [["distributed", port, rank, tmp_path] for rank in range(2)], timeout=120
   )
   for _, error in outputs:
     assert "Traceback" not in error, error
@@ -268,9 +268,8 @@ def test_callbacks_replace_the_state():
   assert seen == [8, 0, 8, 16]
 
 
-@pytest.mark.parametrize("num_devices", [1, 4])
-def test_callbacks_may_change_shapes(num_devices):
-  chunk = toy_training.make_chunk(jax.devices()[:num_devices])
+def test_callbacks_may_change_shapes():
+  chunk = toy_training.make_chunk()
   state, losses = toy_training.train(
     chunk,
     toy_training.make_state(),

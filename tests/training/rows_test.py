@@ -378,7 +378,9 @@ def test_step_needs_no_memory_of_the_size_of_the_table():
 
 def test_row_adagrad_by_hand():
   gradients = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
-  transformation = training.scale_by_row_adagrad(0.5, eps=0.01)
+  transformation = training.scale_by_row_adagrad(
+    initial_accumulator=0.5, eps=0.01
+  )
   state = transformation.init(jnp.zeros((5, 3)))
   sums = np.full(5, 0.5)
   for gradient in gradients:
@@ -410,7 +412,7 @@ def test_row_adagrad_keeps_one_number_for_each_row():
 
 def test_row_adagrad_sums_in_float32():
   rows = jnp.zeros((2, 4), jnp.bfloat16)
-  transformation = training.scale_by_row_adagrad(0.0)
+  transformation = training.scale_by_row_adagrad(initial_accumulator=0.0)
   state = transformation.init(rows)
   for _ in range(300):
     updates, state = transformation.update(jnp.ones_like(rows), state)
@@ -419,7 +421,9 @@ def test_row_adagrad_sums_in_float32():
 
 
 def test_row_adagrad_leaves_zero_gradients_alone():
-  transformation = training.scale_by_row_adagrad(0.0, eps=0.0)
+  transformation = training.scale_by_row_adagrad(
+    initial_accumulator=0.0, eps=0.0
+  )
   zeros = jnp.zeros((2, 3))
   updates, state = transformation.update(zeros, transformation.init(zeros))
   np.testing.assert_array_equal(updates, zeros)
@@ -428,4 +432,4 @@ def test_row_adagrad_leaves_zero_gradients_alone():
 
 def test_row_adagrad_refuses_negative_accumulators():
   with pytest.raises(ValueError, match="`initial_accumulator` must be non-neg"):
-    training.scale_by_row_adagrad(-0.1)
+    training.scale_by_row_adagrad(initial_accumulator=-0.1)

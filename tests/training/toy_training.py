@@ -137,26 +137,23 @@ def grow_head(number, state, metrics):
   return state
 
 
-def main_of_one_process(port, rank, count, folder):
-  """Trains in one of several processes; prints the losses and a check."""
+def main_of_one_process(port, rank, folder):
+  """Trains in one of two processes; prints the losses and a check."""
   jax.config.update("jax_num_cpu_devices", 2)
-  jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(rank))
-  mine = slice(int(rank) * BATCH // int(count), None)
-  mine = slice(mine.start, mine.start + BATCH // int(count))
-  chunk = make_chunk()
-  checkpointer = training.Checkpointer(folder)
+  jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(rank))
+  half = slice(0, BATCH // 2) if rank == "0" else slice(BATCH // 2, BATCH)
   losses = []
-
-  def record(number, state, metrics):
-    losses.extend(metrics["loss"].tolist())
-    checkpointer.save(number, state, {"width": state["head"].size})
-
   state = training.run_chunks(
-    chunk,
+    make_chunk(),
     make_state(),
-    ({k: v[:, mine] for k, v in make_batches(n).items()} for n in range(4)),
-    callbacks=[grow_head, record],
+    ({k: v[:, half] for k, v in make_batches(n).items()} for n in range(4)),
+    callbacks=[
+      grow_head,
+      lambda number, state, metrics: losses.extend(metrics["loss"].tolist()),
+    ],
   )
+  checkpointer = training.Checkpointer(folder)
+  checkpointer.save(3, state, {"width": state["head"].size})
   number, restored, _ = checkpointer.restore(state)
   same = jax.tree.map(np.array_equal, host_copy(restored), host_copy(state))
   split = restored["carry"].sharding == state["carry"].sharding
@@ -169,7 +166,7 @@ def main_of_one_process(port, rank, count, folder):
 
 
 def main_with_checkpoints(folder, num_chunks, kill_at):
-  """Trains on from the newest checkpoint; kills itself in a save."""
+  """Trains on from the newest checkpoint; may kill itself in a save."""
   checkpointer = training.Checkpointer(folder)
   state, first = make_state(), 0
   if checkpointer.steps():
@@ -178,24 +175,27 @@ def main_with_checkpoints(folder, num_chunks, kill_at):
 
   def save(number, state, metrics):
     if number == int(kill_at):
-      kill_in_the_next_save()
+      kill_before_the_record_is_complete()
     checkpointer.save(number, state, {"loss": metrics["loss"].tolist()})
 
-  train(make_chunk(), state, range(first, int(num_chunks)), [save])
+  state, _ = train(make_chunk(), state, range(first, int(num_chunks)), [save])
+  return state
 
 
-def kill_in_the_next_save():
-  """SIGKILL as soon as a file of the step is there, before it has its name."""
-  write_text = pathlib.Path.write_text
+def kill_before_the_record_is_complete():
+  """Makes the next save end in SIGKILL, with half of its last file written."""
 
-  def write_half(path, text, **options):
-    write_text(path, text[: len(text) // 2], **options)
+  def write_half(path, text, **_):
+    path.write_bytes(text[: len(text) // 2].encode())
     os.kill(os.getpid(), signal.SIGKILL)
 
   pathlib.Path.write_text = write_half
 
 
 if __name__ == "__main__":
-  {"distributed": main_of_one_process, "checkpoints": main_with_checkpoints}[
-    sys.argv[1]
-  ](*sys.argv[2:])
+  jax.config.update("jax_num_cpu_devices", 4)
+  mains = {
+    "distributed": main_of_one_process,
+    "checkpoints": main_with_checkpoints,
+  }
+  mains[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,259 @@
+"""The rows of the conformance test, and what its laws share.
+
+A new embedding is one more entry of `LAYERS`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from anchor_codes import linen, nn
+
+V, F = 20, 8  # Symbols and features of all rows.
+ALL = np.arange(V)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """An embedding in one of its variants.
+
+  Attributes:
+    kind: Name of the class in `nn` and in `linen`; "Embed" is Flax's own.
+    options: Its options.
+    edge: Options at the end of their range.
+    row_bits: Bits of a row in the file.
+    num_shared: Numbers that the rows share in the file.
+    straight_through: Whether its gradient is that of an estimator.
+  """
+
+  kind: str
+  options: Mapping[str, Any]
+  edge: Mapping[str, Any]
+  row_bits: int
+  num_shared: int
+  straight_through: bool = False
+
+  @property
+  def is_compact(self) -> bool:
+    return self.kind != "Embed"
+
+  @property
+  def has_rows(self) -> bool:
+    return self.kind not in ("HashEmbed", "QREmbed")
+
+  @property
+  def has_norm(self) -> bool:
+    return self.straight_through and not {
+      "logit_norm",
+      "score_norm",
+    }.intersection(self.options)
+
+
+def _anchors(row_bits, **options):
+  options = {"num_anchors": 6, **options}
+  nonzeros = options["num_nonzeros"] and 1
+  edge = {"num_anchors": 1, "num_nonzeros": nonzeros}
+  return Layer("AnchorEmbed", options, edge, row_bits, num_shared=6 * F)
+
+
+def _codes(kind, num_shared, row_bits=8, **options):
+  options = {"code_length": 4, "codebook_size": 4, **options}
+  edge = {"code_length": 1, "codebook_size": 2, "temperature": 1e-3}
+  return Layer(kind, options, edge, row_bits, num_shared, straight_through=True)
+
+
+_kd = functools.partial(_codes, "KDEmbed")
+_dpq = functools.partial(_codes, "DPQEmbed")
+
+
+def _buckets(kind, num_shared, **options):
+  return Layer(kind, options, {"num_buckets": 1}, 0, num_shared)
+
+
+LAYERS = {
+  "full": Layer("Embed", {}, {}, 32 * F, num_shared=0),
+  "anchors_sparse": _anchors(3 * (8 + 32), num_nonzeros=3),
+  "anchors_dense": _anchors(6 * 32, num_nonzeros=None),
+  "kd_sum": _kd(4 * 4 * F),
+  "kd_concat": _kd(4 * F, composition="concat"),
+  "kd_linear": _kd(4 * 4 * 5 + 5 * F, composition="linear", code_features=5),
+  "kd_gumbel": _kd(4 * 4 * F, relaxation="gumbel", temperature=0.5),
+  "kd_shared": _kd(4 * F, shared_codebook=True),
+  "kd_no_norm": _kd(4 * 5 * F, 16, codebook_size=5, logit_norm=False),
+  "dpq_softmax": _dpq(4 * F),
+  "dpq_nearest": _dpq(4 * F, relaxation="nearest"),
+  "dpq_shared": _dpq(F, shared_codebook=True, temperature=0.3),
+  "dpq_no_norm": _dpq(4 * F, relaxation="nearest", score_norm=False),
+  "low_rank": Layer("LowRankEmbed", {"rank": 3}, {"rank": 1}, 3 * 32, 3 * F),
+  "hash": _buckets("HashEmbed", 2 * 7 * F, num_buckets=7),
+  "qr_product": _buckets("QREmbed", (4 + 6) * F, num_buckets=6),
+  "qr_sum": _buckets("QREmbed", 10 * F, num_buckets=6, composition="sum"),
+}
+
+
+def names(keep: str | None = None, *, but: str | None = None) -> list[str]:
+  """Names the rows that have one attribute and do not have another."""
+  return [
+    name
+    for name, row in LAYERS.items()
+    if (keep is None or getattr(row, keep)) and not (but and getattr(row, but))
+  ]
+
+
+def make(name: str, **options: Any) -> Any:
+  """Makes the NNX layer of a row, always with the same parameters."""
+  return nnx.clone(_make(name, **options))
+
+
+def make_eval(name: str, **options: Any) -> Any:
+  """Makes the layer as it is out of training, its moments moved."""
+  layer = make(name, **options)
+  if LAYERS[name].has_norm:
+    layer.norm.mean[...] += 0.01 * normal(4)
+    layer.norm.variance[...] *= 0.02
+  layer.eval()
+  return layer
+
+
+@functools.cache
+def _make(name: str, **options: Any) -> Any:
+  row = LAYERS[name]
+  kind = getattr(nn, row.kind) if row.is_compact else nnx.Embed
+  return kind(V, F, **{**row.options, **options}, rngs=nnx.Rngs(7))
+
+
+def make_twin(name: str, **options: Any) -> linen.CompactEmbed:
+  """Makes the Linen layer of a row."""
+  row = LAYERS[name]
+  return getattr(linen, row.kind)(V, F, **{**row.options, **options})
+
+
+def variables_of(layer: nnx.Module) -> dict[str, Any]:
+  """Returns the variables of an NNX layer, as Linen has them."""
+  collections = {
+    "params": nnx.Param,
+    "codes": nn.Code,
+    "batch_stats": nnx.BatchStat,
+  }
+  dicts = {
+    name: nnx.to_pure_dict(nnx.state(layer, kind))
+    for name, kind in collections.items()
+  }
+  return {name: values for name, values in dicts.items() if values}
+
+
+def random_ids(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).integers(0, V, shape, np.int32)
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _loss(vectors, targets, auxiliary):
+  # Not linear in the vectors, so that a wrong scale shows in the gradient.
+  return jnp.mean(jnp.square(vectors - targets)) + auxiliary
+
+
+def train_loss(layer: Any, ids: Any, targets: Any) -> tuple[Any, Any]:
+  """Computes loss and gradients of one step of an NNX layer.
+
+  Returns:
+    Loss, vectors and the variables that are not parameters, after the step;
+    and the gradients of the parameters.
+  """
+  graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
+
+  def loss_fn(params):
+    model = nnx.merge(graphdef, params, rest, copy=True)
+    vectors = model(ids)
+    loss = _loss(vectors, targets, nn.auxiliary_loss(model, ids))
+    return loss, (vectors, nnx.state(model, nnx.Not(nnx.Param)))
+
+  (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  return (loss, *aux), gradients
+
+
+def twin_loss(twin: Any, variables: Any, ids: Any, targets: Any) -> Any:
+  """Computes the same for a Linen layer, in the same form."""
+  others = {name: variables[name] for name in variables if name != "params"}
+
+  def loss_fn(params):
+    state = {"params": params, **others}
+    options = {"rngs": {"codes": jax.random.key(0)}, "mutable": "batch_stats"}
+    vectors, moved = twin.apply(state, ids, **options)
+    auxiliary = twin.apply(state, ids, method="auxiliary_loss")
+    return _loss(vectors, targets, auxiliary), (vectors, moved)
+
+  (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+    variables["params"]
+  )
+  return (loss, *aux), gradients
+
+
+# One compilation of each for all laws.
+lookup = jax.jit(lambda layer, ids: layer(ids))
+attend = jax.jit(lambda layer, query: layer.attend(query))
+jitted_train_loss = jax.jit(train_loss)
+
+
+@functools.cache
+def dense(name: str) -> np.ndarray:
+  """Returns the full table of a row, out of training."""
+  return np.asarray(lookup(make_eval(name), ALL))
+
+
+def estimated_vectors(
+  name: str, params: Mapping[str, Any], ids: Any, noise: Any
+) -> tuple[jax.Array, jax.Array]:
+  """Computes vectors and auxiliary loss of learned codes, the slow way.
+
+  The value is that of the hard codes; automatic differentiation sees the soft
+  form of the estimator that the layer names. Written from Chen et al. (ICML
+  2018 and ICML 2020), with one-hot codes and all differences.
+  """
+  options = LAYERS[name].options
+  length, size = options["code_length"], options["codebook_size"]
+  books = jnp.broadcast_to(
+    params["codebooks"], (length, *params["codebooks"].shape[1:])
+  )
+  queries = jnp.zeros(())
+  if "logits" in params:
+    scores = params["logits"][ids]
+  else:
+    queries = params["queries"][ids].reshape(len(ids), length, -1)
+    scores = _query_scores(queries, params.get("keys"), books)
+  if LAYERS[name].has_norm:
+    mean = jnp.mean(scores, axis=(0, 1), keepdims=True)
+    variance = jnp.mean(jnp.square(scores - mean), axis=(0, 1), keepdims=True)
+    scores = (scores - mean) / jnp.sqrt(variance + 1e-3)
+  scores += noise
+  hard = jax.nn.one_hot(jnp.argmax(scores, -1), size)
+  if options.get("relaxation") == "nearest":
+    chosen = jnp.einsum("njk,jkw->njw", hard, books)
+    auxiliary = jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(queries)))
+    parts = queries + jax.lax.stop_gradient(chosen - queries)
+  else:
+    soft = jax.nn.softmax(scores / options.get("temperature", 1.0))
+    choice = soft + jax.lax.stop_gradient(hard - soft)
+    auxiliary = jnp.zeros(())
+    parts = jnp.einsum("njk,jkw->njw", choice, books)
+  is_concat = "queries" in params or options.get("composition") == "concat"
+  vectors = parts.reshape(len(ids), -1) if is_concat else parts.sum(axis=1)
+  if "projection" in params:
+    vectors = vectors @ params["projection"]
+  return vectors, auxiliary
+
+
+def _query_scores(queries, keys, books):
+  if keys is not None:
+    keys = jnp.broadcast_to(keys, books.shape)
+    return jnp.einsum("njw,jkw->njk", queries, keys)
+  differences = queries[:, :, None] - books[None]
+  return -jnp.sum(jnp.square(differences), axis=-1)

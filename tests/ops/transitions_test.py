@@ -1,0 +1,350 @@
+"""Tests of transitions."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anchor_codes.ops import graphs, transitions
+
+NUM_NODES = 7
+# Node 5 has one neighbour, node 6 has none; 0 is tied to all of 1 to 4.
+EDGES = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4), (4, 5)]
+GRAPH = graphs.graph_from_edges(EDGES, num_nodes=NUM_NODES)
+EMPTY = graphs.graph_from_edges([], num_nodes=NUM_NODES)
+ADJACENCY = np.zeros((NUM_NODES, NUM_NODES), bool)
+for i, j in EDGES:
+  ADJACENCY[i, j] = ADJACENCY[j, i] = True
+
+
+def _matrix(rate, neighbor_ratio=1.0):
+  return reference.transition_matrix(ADJACENCY, rate, neighbor_ratio)
+
+
+def _se(key, ids, *, rate, **options):
+  return transitions.sse_se_transition(
+    key, ids, num_embeddings=NUM_NODES, rate=rate, **options
+  )
+
+
+def _graph(key, ids, *, rate, neighbor_ratio=3.0, **options):
+  return transitions.sse_graph_transition(
+    key, ids, GRAPH, rate=rate, neighbor_ratio=neighbor_ratio, **options
+  )
+
+
+BOTH = pytest.mark.parametrize("transition", [_se, _graph])
+
+
+@functools.partial(jax.jit, static_argnames=("transition", "num_draws"))
+def _frequencies(transition, node, num_draws, **options):
+  ids = jnp.full(num_draws, node, jnp.int32)
+  drawn = transition(jax.random.key(7), ids, **options)
+  return jnp.bincount(drawn, length=NUM_NODES) / num_draws
+
+
+# --- The law ---
+
+
+@pytest.mark.parametrize(
+  ("transition", "rate", "options"),
+  [
+    (_se, 0.3, {}),
+    (_graph, 0.3, {"neighbor_ratio": 5.0}),
+    (_graph, 1.0, {"neighbor_ratio": 200.0}),
+    (_graph, 0.5, {"neighbor_ratio": 1.0}),
+  ],
+)
+def test_frequencies_are_the_law(transition, rate, options):
+  expected = _matrix(rate, **options)
+  for node in range(NUM_NODES):
+    actual = _frequencies(
+      transition, node, num_draws=2_000_000, rate=rate, **options
+    )
+    np.testing.assert_allclose(actual, expected[node], atol=0.0015)
+
+
+def test_draws_of_two_tables_are_independent():
+  ids = jnp.zeros(1_000_000, jnp.int32)
+  keys = jax.random.split(jax.random.key(0))
+  first, second = (_se(key, ids, rate=0.5) for key in keys)
+  joint = jnp.bincount(first * NUM_NODES + second, length=NUM_NODES**2)
+  row = _matrix(0.5)[0]
+  np.testing.assert_allclose(
+    joint.reshape(NUM_NODES, NUM_NODES) / ids.size,
+    np.outer(row, row),
+    atol=0.002,
+  )
+
+
+def test_draws_of_neighbouring_positions_are_independent():
+  drawn = _graph(jax.random.key(0), jnp.zeros(1_000_000, jnp.int32), rate=0.5)
+  pairs = drawn.reshape(-1, 2)
+  joint = jnp.bincount(
+    pairs[:, 0] * NUM_NODES + pairs[:, 1], length=NUM_NODES**2
+  )
+  row = _matrix(0.5, 3.0)[0]
+  np.testing.assert_allclose(
+    joint.reshape(NUM_NODES, NUM_NODES) / len(pairs),
+    np.outer(row, row),
+    atol=0.003,
+  )
+
+
+@pytest.mark.parametrize("neighbor_ratio", [1.0, 3.0, 500.0])
+@pytest.mark.parametrize("rate", [0.0, 0.01, 1.0])
+def test_rows_are_the_law(rate, neighbor_ratio):
+  expected = _matrix(rate, neighbor_ratio)
+  for node in range(NUM_NODES):
+    row = transitions.transition_row(
+      node,
+      num_embeddings=NUM_NODES,
+      rate=rate,
+      graph=GRAPH,
+      neighbor_ratio=neighbor_ratio,
+    )
+    np.testing.assert_allclose(row, expected[node], atol=1e-12)
+    np.testing.assert_allclose(row.sum(), 1)
+
+
+def test_row_without_a_graph_is_uniform():
+  row = transitions.transition_row(2, num_embeddings=5, rate=0.4)
+  np.testing.assert_allclose(row, [0.1, 0.1, 0.6, 0.1, 0.1])
+
+
+def test_row_of_a_single_embedding():
+  row = transitions.transition_row(0, num_embeddings=1, rate=0.4)
+  np.testing.assert_array_equal(row, [1])
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.5])
+def test_uniform_transitions_have_two_eigenvalues(rate):
+  rows = [
+    transitions.transition_row(i, num_embeddings=9, rate=rate) for i in range(9)
+  ]
+  eigenvalues = np.sort(np.linalg.eigvalsh(np.stack(rows)))
+  np.testing.assert_allclose(eigenvalues[-1], 1)
+  np.testing.assert_allclose(eigenvalues[:-1], 1 - rate * 9 / 8)
+
+
+def test_replacing_labels_is_label_smoothing():
+  rate, size, label = 0.3, 5, 2
+  log_probs = np.log(reference.softmax(np.arange(5.0)))
+  row = transitions.transition_row(label, num_embeddings=size, rate=rate)
+  smoothing = rate * size / (size - 1)
+  target = (1 - smoothing) * np.eye(size)[label] + smoothing / size
+  np.testing.assert_allclose(row @ log_probs, target @ log_probs)
+
+
+# --- What stays ---
+
+
+@BOTH
+def test_rate_zero_is_the_identity(transition):
+  ids = jnp.arange(-3, 30).reshape(3, 11)
+  chex.assert_trees_all_equal(transition(jax.random.key(0), ids, rate=0.0), ids)
+
+
+@BOTH
+def test_rate_one_changes_every_id(transition):
+  ids = jnp.tile(jnp.arange(NUM_NODES), 200)
+  assert bool(jnp.all(transition(jax.random.key(0), ids, rate=1.0) != ids))
+
+
+@functools.partial(jax.jit, static_argnames=("transition", "low"))
+def _draw_some(transition, seed, rate, low):
+  key_ids, key_where, key = jax.random.split(jax.random.key(seed), 3)
+  ids = jax.random.randint(key_ids, (64,), -2, low + NUM_NODES + 3)
+  where = jax.random.bernoulli(key_where, 0.5, (64,))
+  return ids, where, transition(key, ids, rate=rate, low=low, where=where)
+
+
+@BOTH
+@given(
+  seed=st.integers(0, 2**31 - 1),
+  rate=st.floats(0, 1, width=32),
+  low=st.sampled_from([0, 3]),
+)
+def test_only_ordinary_ids_where_allowed_change(transition, seed, rate, low):
+  ids, where, drawn = map(
+    np.asarray, _draw_some(transition, seed, np.float32(rate), low)
+  )
+  ordinary = (ids >= low) & (ids < low + NUM_NODES)
+  np.testing.assert_array_equal(drawn != ids, (drawn != ids) & where & ordinary)
+  assert (drawn[ordinary] >= low).all()
+  assert (drawn[ordinary] < low + NUM_NODES).all()
+  assert drawn.dtype == ids.dtype
+
+
+def test_offset_ids_follow_the_law():
+  drawn = _graph(jax.random.key(0), jnp.full(500_000, 14), rate=0.5, low=10)
+  frequencies = jnp.bincount(drawn - 10, length=NUM_NODES) / drawn.size
+  np.testing.assert_allclose(frequencies, _matrix(0.5, 3.0)[4], atol=0.003)
+
+
+def test_a_single_embedding_stays():
+  ids = jnp.zeros(9, jnp.int32)
+  drawn = transitions.sse_se_transition(
+    jax.random.key(0), ids, num_embeddings=1, rate=1.0
+  )
+  chex.assert_trees_all_equal(drawn, ids)
+  lonely = graphs.graph_from_edges([], num_nodes=1)
+  drawn = transitions.sse_graph_transition(
+    jax.random.key(0), ids, lonely, rate=1.0, neighbor_ratio=2.0
+  )
+  chex.assert_trees_all_equal(drawn, ids)
+
+
+def test_a_graph_without_edges_is_uniform():
+  ids = jnp.full(200_000, 3)
+  drawn = transitions.sse_graph_transition(
+    jax.random.key(0), ids, EMPTY, rate=0.5, neighbor_ratio=9.0
+  )
+  frequencies = jnp.bincount(drawn, length=NUM_NODES) / ids.size
+  np.testing.assert_allclose(frequencies, _matrix(0.5)[3], atol=0.005)
+
+
+def test_pairs_swap_under_a_large_ratio():
+  pairs = graphs.graph_from_edges([(0, 1), (2, 3)], num_nodes=4)
+  ids = jnp.tile(jnp.arange(4), 100)
+  drawn = transitions.sse_graph_transition(
+    jax.random.key(0), ids, pairs, rate=1.0, neighbor_ratio=1e9
+  )
+  np.testing.assert_array_equal(drawn, jnp.tile(jnp.array([1, 0, 3, 2]), 100))
+
+
+# --- Types, shapes, transformations ---
+
+
+@BOTH
+@pytest.mark.parametrize(
+  ("shape", "dtype"),
+  [
+    ((), jnp.int32),
+    ((0,), jnp.int32),
+    ((2, 3, 4), jnp.int32),
+    ((5,), jnp.uint8),
+    ((5,), jnp.int16),
+    ((5,), jnp.uint32),
+  ],
+)
+def test_shape_and_type_are_kept(transition, shape, dtype):
+  ids = jnp.full(shape, 3, dtype)
+  drawn = transition(jax.random.key(0), ids, rate=1.0)
+  chex.assert_trees_all_equal_shapes_and_dtypes(drawn, ids)
+  numbers = np.asarray(drawn)
+  assert ((numbers != 3) & (numbers < NUM_NODES)).all()
+
+
+def test_a_full_table_of_small_ids():
+  ids = jnp.arange(256).astype(jnp.uint8)
+  drawn = transitions.sse_se_transition(
+    jax.random.key(0), ids, num_embeddings=256, rate=1.0
+  )
+  assert bool(jnp.all(drawn != ids))
+  assert len(np.unique(np.asarray(drawn))) > 128
+
+
+@BOTH
+def test_jit_is_eager(transition):
+  ids = jnp.tile(jnp.arange(NUM_NODES), 20)
+  key = jax.random.key(3)
+  draw = functools.partial(transition, rate=0.5)
+  chex.assert_trees_all_equal(draw(key, ids), jax.jit(draw)(key, ids))
+
+
+@BOTH
+def test_vmap_is_the_loop(transition):
+  ids = jnp.tile(jnp.arange(NUM_NODES), (3, 20))
+  keys = jax.random.split(jax.random.key(3), 3)
+  draw = functools.partial(transition, rate=0.5)
+  looped = jnp.stack([draw(*pair) for pair in zip(keys, ids, strict=True)])
+  chex.assert_trees_all_equal(jax.vmap(draw)(keys, ids), looped)
+
+
+@BOTH
+def test_the_key_alone_decides(transition):
+  ids = jnp.tile(jnp.arange(NUM_NODES), 20)
+  first, again, other = (
+    transition(jax.random.key(seed), ids, rate=0.5) for seed in (0, 0, 1)
+  )
+  chex.assert_trees_all_equal(first, again)
+  assert bool(jnp.any(first != other))
+
+
+def test_schedules_are_traced_once():
+  @jax.jit
+  @chex.assert_max_traces(n=1)
+  def draw(key, ids, graph, rate, neighbor_ratio):
+    return transitions.sse_graph_transition(
+      key, ids, graph, rate=rate, neighbor_ratio=neighbor_ratio
+    )
+
+  ids = jnp.zeros(1000, jnp.int32)
+  shares = [
+    float(jnp.mean(draw(jax.random.key(0), ids, GRAPH, rate, 2.0) != ids))
+    for rate in (0.0, 0.2, 1.0)
+  ]
+  np.testing.assert_allclose(shares, [0.0, 0.2, 1.0], atol=0.05)
+
+
+def test_gradients_flow_to_the_rows_that_were_drawn():
+  table = jnp.ones((NUM_NODES, 2))
+  ids = jnp.zeros(50, jnp.int32)
+  drawn = _se(jax.random.key(0), ids, rate=0.5)
+  gradient = jax.grad(
+    lambda t: jnp.sum(t[_se(jax.random.key(0), ids, rate=0.5)])
+  )(table)
+  np.testing.assert_array_equal(
+    gradient[:, 0], jnp.bincount(drawn, length=NUM_NODES)
+  )
+
+
+# --- Errors ---
+
+
+@BOTH
+@pytest.mark.parametrize("rate", [-0.1, 1.5, np.float32(2)])
+def test_rates_are_probabilities(transition, rate):
+  with pytest.raises(ValueError, match=f"`rate` must be .* got {rate}"):
+    transition(jax.random.key(0), jnp.arange(3), rate=rate)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.99, float("nan")])
+def test_ratios_below_one_are_refused(ratio):
+  message = f"`neighbor_ratio` must be at least 1, got {ratio}"
+  with pytest.raises(ValueError, match=message):
+    _graph(jax.random.key(0), jnp.arange(3), rate=0.5, neighbor_ratio=ratio)
+
+
+@BOTH
+def test_other_arguments_are_checked(transition):
+  draw = functools.partial(transition, jax.random.key(0), rate=0.5)
+  with pytest.raises(ValueError, match="ids must be integers, got float32"):
+    draw(jnp.ones(3))
+  with pytest.raises(ValueError, match="`low` must be at least 0, got -1"):
+    draw(jnp.arange(3), low=-1)
+  with pytest.raises(AssertionError, match="shape"):
+    draw(jnp.arange(3), where=jnp.ones(2, bool))
+
+
+def test_ids_must_be_able_to_hold_the_table():
+  message = "`ids` of type uint8 cannot hold the largest id 299"
+  with pytest.raises(ValueError, match=message):
+    transitions.sse_se_transition(
+      jax.random.key(0), jnp.zeros(3, jnp.uint8), num_embeddings=300, rate=0.1
+    )
+
+
+@pytest.mark.parametrize("num_embeddings", [0, 2.0])
+def test_number_of_embeddings_is_checked(num_embeddings):
+  with pytest.raises(ValueError, match="`num_embeddings` must be"):
+    transitions.sse_se_transition(
+      jax.random.key(0), jnp.arange(3), num_embeddings=num_embeddings, rate=0.1
+    )
