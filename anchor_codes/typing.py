@@ -3,7 +3,7 @@
 NumPy only: the artefacts in :mod:`anchor_codes.tables` use this module too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,18 +14,17 @@ Relaxation = Literal["softmax", "gumbel", "nearest"]
 Composition = Literal["sum", "concat", "linear"]
 """How the vectors that a code chooses become one vector."""
 
-RELAXATIONS: tuple[str, ...] = get_args(Relaxation)
 COMPOSITIONS: tuple[str, ...] = get_args(Composition)
 BUCKET_COMPOSITIONS: tuple[str, ...] = ("sum", "product")
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+def check_choice(name: str, value: str, allowed: Collection[str]) -> None:
   """Raises `ValueError` unless `value` is one of `allowed`.
 
-  >>> check_choice("relaxation", "hard", RELAXATIONS)
+  >>> check_choice("composition", "mean", BUCKET_COMPOSITIONS)
   Traceback (most recent call last):
   ...
-  ValueError: `relaxation` must be one of 'softmax', 'gumbel', 'nearest', got...
+  ValueError: `composition` must be one of 'sum', 'product', got 'mean'.
   """
   if value not in allowed:
     options = ", ".join(repr(option) for option in allowed)

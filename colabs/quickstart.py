@@ -28,14 +28,14 @@ if "google.colab" in sys.modules:
 import re
 import tempfile
 from collections import Counter
+from pydoc_data.topics import topics
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from pydoc_data.topics import topics
+from flax import nnx
 
 import anchor_codes
 from anchor_codes import tables
@@ -46,9 +46,14 @@ from anchor_codes import tables
 # Four words go in, the next one is to be predicted.
 
 # %%
-words = re.findall(r"\w+|[^\w\s]", " ".join(topics[name] for name in sorted(topics)))
+words = re.findall(
+  r"\w+|[^\w\s]", " ".join(topics[name] for name in sorted(topics))
+)
 counts = Counter(words)
-vocabulary = ["<unk>", *(word for word, count in counts.most_common() if count > 1)]
+vocabulary = [
+  "<unk>",
+  *(word for word, count in counts.most_common() if count > 1),
+]
 index = {word: number for number, word in enumerate(vocabulary)}
 ids = np.array([index.get(word, 0) for word in words], np.int32)
 windows = np.lib.stride_tricks.sliding_window_view(ids, 5)
@@ -157,7 +162,9 @@ tables.CodeTable.from_codes(
 served = tables.load(path)
 print(served)
 vector = served.lookup(served.ids_of(["function"]))
-difference = vector - np.asarray(trained["codes"].embed(jnp.array([index["function"]])))
+difference = vector - np.asarray(
+  trained["codes"].embed(jnp.array([index["function"]]))
+)
 print("largest difference to the trained layer:", np.abs(difference).max())
 
 # %%

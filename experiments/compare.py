@@ -14,33 +14,31 @@ import pathlib
 import time
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from experiments import language_modeling
-from experiments import reporting
+from experiments import language_modeling, reporting
 from experiments.datasets import language_model as datasets
 
 ROWS: dict[str, dict[str, Any]] = {
-    "full": {"embedding": "full"},
-    "full + SSE-SE": {"embedding": "full", "sharing": "se"},
-    "anchors": {"embedding": "anchors", "num_anchors": 200},
-    "KD codes": {
-        "embedding": "kd",
-        "code_length": 20,
-        "codebook_size": 16,
-        "row_optimizer": "adam",
-        "row_learning_rate": 0.01,
-    },
-    "DPQ": {"embedding": "dpq", "code_length": 25, "codebook_size": 32},
-    "low rank": {"embedding": "low_rank", "rank": 16},
-    "hash": {"embedding": "hash", "num_buckets": 350},
+  "full": {"embedding": "full"},
+  "full + SSE-SE": {"embedding": "full", "sharing": "se"},
+  "anchors": {"embedding": "anchors", "num_anchors": 200},
+  "KD codes": {
+    "embedding": "kd",
+    "code_length": 20,
+    "codebook_size": 16,
+    "row_optimizer": "adam",
+    "row_learning_rate": 0.01,
+  },
+  "DPQ": {"embedding": "dpq", "code_length": 25, "codebook_size": 32},
+  "low rank": {"embedding": "low_rank", "rank": 16},
+  "hash": {"embedding": "hash", "num_buckets": 350},
 }
 """The rows of the table: the settings in which each differs from the others."""
 
 
 def compare(
-    workdir: str | pathlib.Path, *, quick: bool = False
+  workdir: str | pathlib.Path, *, quick: bool = False
 ) -> list[dict[str, Any]]:
   """Trains all rows, and writes the table and the picture.
 
@@ -57,9 +55,9 @@ def compare(
   for label, settings in ROWS.items():
     begin = time.perf_counter()
     result = language_modeling.train_and_evaluate(
-        base_config(quick=quick, **settings),
-        workdir / label.replace(" ", "_"),
-        data=data,
+      base_config(quick=quick, **settings),
+      workdir / label.replace(" ", "_"),
+      data=data,
     )
     rows.append(reporting.row(result, label=label))
     perplexity = result.metrics["test_perplexity"]
@@ -70,19 +68,19 @@ def compare(
 
 
 def base_config(
-    *, quick: bool = False, **settings: Any
+  *, quick: bool = False, **settings: Any
 ) -> language_modeling.LanguageModelConfig:
   """Returns the setting that all rows share, and what a row changes."""
   config = language_modeling.LanguageModelConfig(
-      dataset="stdlib",
-      num_layers=1,
-      dropout=0.2,
-      num_sampled=512,
-      epochs=4,
-      learning_rate=0.7,
-      constant_epochs=1,
-      decay=0.5,
-      checkpoint_chunks=0,
+    dataset="stdlib",
+    num_layers=1,
+    dropout=0.2,
+    num_sampled=512,
+    epochs=4,
+    learning_rate=1.0,
+    constant_epochs=2,
+    decay=0.4,
+    checkpoint_chunks=0,
   )
   if quick:
     config = dataclasses.replace(config, epochs=1, max_tokens=30_000)
@@ -95,10 +93,10 @@ def write_report(rows: list[dict[str, Any]], workdir: pathlib.Path) -> None:
   path = workdir / "comparison.md"
   path.write_text(table + "\n", encoding="utf-8")
   reporting.plot_size_quality(
-      rows,
-      workdir / "comparison.png",
-      label="label",
-      title="One language model, several embeddings",
+    rows,
+    workdir / "comparison.png",
+    label="label",
+    title="One language model, several embeddings",
   )
 
 
@@ -117,6 +115,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "Train on a small part of the text.")
   flags.DEFINE_string(
-      "workdir", "workdir/compare", "Folder for all that the runs leave."
+    "workdir", "workdir/compare", "Folder for all that the runs leave."
   )
   app.run(main)

@@ -3,13 +3,11 @@
 import dataclasses
 from typing import Any
 
-from flax import nnx
 import jax
 import optax
+from flax import nnx
 
-from anchor_codes import nn
-from anchor_codes import training
-from anchor_codes import typing
+from anchor_codes import nn, training, typing
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -60,99 +58,97 @@ def _full(vocab_size, options, scale, rngs):
   def init(key, shape, dtype):
     return scale * jax.random.normal(key, shape, dtype)
 
-  return nnx.Embed(
-      vocab_size, options.features, embedding_init=init, rngs=rngs
-  )
+  return nnx.Embed(vocab_size, options.features, embedding_init=init, rngs=rngs)
 
 
 def _anchors(vocab_size, options, scale, rngs):
   return nn.AnchorEmbed(
-      vocab_size,
-      options.features,
-      num_anchors=options.num_anchors,
-      num_nonzeros=options.num_nonzeros or None,
-      scale=scale,
-      rngs=rngs,
+    vocab_size,
+    options.features,
+    num_anchors=options.num_anchors,
+    num_nonzeros=options.num_nonzeros or None,
+    scale=scale,
+    rngs=rngs,
   )
 
 
 def _kd(vocab_size, options, scale, rngs):
   return nn.KDEmbed(
-      vocab_size,
-      options.features,
-      code_length=options.code_length,
-      codebook_size=options.codebook_size,
-      composition=options.composition,
-      relaxation=options.relaxation,
-      shared_codebook=options.shared_codebook,
-      scale=scale,
-      rngs=rngs,
+    vocab_size,
+    options.features,
+    code_length=options.code_length,
+    codebook_size=options.codebook_size,
+    composition=options.composition,
+    relaxation=options.relaxation,
+    shared_codebook=options.shared_codebook,
+    scale=scale,
+    rngs=rngs,
   )
 
 
 def _dpq(vocab_size, options, scale, rngs):
   return nn.DPQEmbed(
-      vocab_size,
-      options.features,
-      code_length=options.code_length,
-      codebook_size=options.codebook_size,
-      relaxation=options.relaxation,
-      shared_codebook=options.shared_codebook,
-      scale=scale,
-      rngs=rngs,
+    vocab_size,
+    options.features,
+    code_length=options.code_length,
+    codebook_size=options.codebook_size,
+    relaxation=options.relaxation,
+    shared_codebook=options.shared_codebook,
+    scale=scale,
+    rngs=rngs,
   )
 
 
 def _low_rank(vocab_size, options, scale, rngs):
   return nn.LowRankEmbed(
-      vocab_size, options.features, rank=options.rank, scale=scale, rngs=rngs
+    vocab_size, options.features, rank=options.rank, scale=scale, rngs=rngs
   )
 
 
 def _hash(vocab_size, options, scale, rngs):
   return nn.HashEmbed(
-      vocab_size,
-      options.features,
-      num_buckets=options.num_buckets,
-      num_hashes=options.num_hashes,
-      scale=scale,
-      rngs=rngs,
+    vocab_size,
+    options.features,
+    num_buckets=options.num_buckets,
+    num_hashes=options.num_hashes,
+    scale=scale,
+    rngs=rngs,
   )
 
 
 def _qr(vocab_size, options, scale, rngs):
   return nn.QREmbed(
-      vocab_size,
-      options.features,
-      num_buckets=options.num_buckets,
-      scale=scale,
-      rngs=rngs,
+    vocab_size,
+    options.features,
+    num_buckets=options.num_buckets,
+    scale=scale,
+    rngs=rngs,
   )
 
 
 ROW_OPTIMIZERS = {
-    "sgd": optax.identity,
-    "row_adagrad": training.scale_by_row_adagrad,
-    "adam": optax.scale_by_adam,
+  "sgd": optax.identity,
+  "row_adagrad": training.scale_by_row_adagrad,
+  "adam": optax.scale_by_adam,
 }
 
 KINDS = {
-    "full": _full,
-    "anchors": _anchors,
-    "kd": _kd,
-    "dpq": _dpq,
-    "low_rank": _low_rank,
-    "hash": _hash,
-    "qr": _qr,
+  "full": _full,
+  "anchors": _anchors,
+  "kd": _kd,
+  "dpq": _dpq,
+  "low_rank": _low_rank,
+  "hash": _hash,
+  "qr": _qr,
 }
 
 
 def make_embedding(
-    vocab_size: int,
-    options: EmbeddingOptions,
-    *,
-    scale: float,
-    rngs: nnx.Rngs,
+  vocab_size: int,
+  options: EmbeddingOptions,
+  *,
+  scale: float,
+  rngs: nnx.Rngs,
 ) -> Any:
   """Makes the embedding that the options ask for.
 
@@ -173,7 +169,7 @@ def make_embedding(
 
 
 def make_sharing(
-    vocab_size: int, options: EmbeddingOptions
+  vocab_size: int, options: EmbeddingOptions
 ) -> nn.StochasticSharing | None:
   """Makes the exchange of ids that the options ask for, or None."""
   typing.check_choice("sharing", options.sharing, ("none", "se"))
@@ -183,7 +179,7 @@ def make_sharing(
 
 
 def row_optimizer(
-    options: EmbeddingOptions, learning_rate: optax.Schedule
+  options: EmbeddingOptions, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
   """Returns the optimiser of the rows of the embedding.
 
@@ -202,8 +198,8 @@ def row_optimizer(
   scale = options.row_learning_rate
   schedule = lambda step: scale * learning_rate(step)
   steps = [
-      ROW_OPTIMIZERS[options.row_optimizer](),
-      optax.scale_by_learning_rate(schedule),
+    ROW_OPTIMIZERS[options.row_optimizer](),
+    optax.scale_by_learning_rate(schedule),
   ]
   if options.embedding == "anchors":
     steps.append(training.proximal_l1(schedule, l1=options.l1))

@@ -2,18 +2,15 @@
 
 from typing import Any, NamedTuple
 
-from flax import nnx
 import jax
-from jax import numpy as jnp
-from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
 import numpy as np
 import optax
+from flax import nnx
+from jax import numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
 
-from anchor_codes import accounting
-from anchor_codes import nn
-from anchor_codes import training
-from anchor_codes import typing
+from anchor_codes import accounting, nn, training, typing
 from experiments import embeddings
 from experiments.models import language_model
 
@@ -42,9 +39,7 @@ class TrainState(NamedTuple):
 
 OPTIMIZERS = {"sgd": optax.sgd, "adam": optax.adam}
 
-STATE_SPECS = TrainState(
-    *[PartitionSpec()] * 6, carry=PartitionSpec("data")
-)
+STATE_SPECS = TrainState(*[PartitionSpec()] * 6, carry=PartitionSpec("data"))
 
 
 class Trainer:
@@ -57,27 +52,27 @@ class Trainer:
   """
 
   def __init__(
-      self,
-      config: Any,
-      vocabulary_counts: np.ndarray,
-      steps_per_epoch: int,
+    self,
+    config: Any,
+    vocabulary_counts: np.ndarray,
+    steps_per_epoch: int,
   ):
     self.config = config
     self.vocab_size = len(vocabulary_counts)
     self.sampler = (
-        language_model.Sampler.from_counts(
-            jnp.asarray(vocabulary_counts), num_sampled=config.num_sampled
-        )
-        if config.num_sampled
-        else None
+      language_model.Sampler.from_counts(
+        jnp.asarray(vocabulary_counts), num_sampled=config.num_sampled
+      )
+      if config.num_sampled
+      else None
     )
     rate = learning_rate_schedule(config, steps_per_epoch)
     typing.check_choice("optimizer", config.optimizer, OPTIMIZERS)
     self.optimizer = OPTIMIZERS[config.optimizer](rate)
     self.clip = optax.clip_by_global_norm(config.clip)
     self.row_optimizers = {
-        "embed": embeddings.row_optimizer(config, rate),
-        "output": OPTIMIZERS[config.optimizer](rate),
+      "embed": embeddings.row_optimizer(config, rate),
+      "output": OPTIMIZERS[config.optimizer](rate),
     }
     self.tables: list[str] = []
     self._total_nll = jax.jit(self._nll)
@@ -87,16 +82,16 @@ class Trainer:
     config = self.config
     rngs = nnx.Rngs(config.seed)
     model = language_model.LanguageModel(
-        embeddings.make_embedding(
-            self.vocab_size, config, scale=config.init_scale / 3**0.5, rngs=rngs
-        ),
-        self.vocab_size,
-        hidden=config.hidden,
-        num_layers=config.num_layers,
-        dropout=config.dropout,
-        sharing=embeddings.make_sharing(self.vocab_size, config),
-        scale=config.init_scale,
-        rngs=rngs,
+      embeddings.make_embedding(
+        self.vocab_size, config, scale=config.init_scale / 3**0.5, rngs=rngs
+      ),
+      self.vocab_size,
+      hidden=config.hidden,
+      num_layers=config.num_layers,
+      dropout=config.dropout,
+      sharing=embeddings.make_sharing(self.vocab_size, config),
+      scale=config.init_scale,
+      rngs=rngs,
     )
     return self.state_of(model)
 
@@ -105,24 +100,22 @@ class Trainer:
     sampled = ["output"] if self.sampler else []
     has_rows = jax.tree.leaves(nnx.state(model.embed, nn.is_row))
     self.tables = (["embed"] if has_rows else []) + sampled
-    self.graphdef, rows, params, stats = nnx.split(
-        model, self._is_lazy, nnx.Param, ...
-    )
+    self.graphdef, rows, params, stats = self._split(model)
     return TrainState(
-        step=jnp.int32(0),
-        rows=rows,
-        params=params,
-        stats=stats,
-        row_states={
-            name: self._init_rows(name, getattr(model, name))
-            for name in self.tables
-        },
-        opt_state=self.optimizer.init(params),
-        carry=model.initial_carry(self.config.batch_size),
+      step=jnp.int32(0),
+      rows=rows,
+      params=params,
+      stats=stats,
+      row_states={
+        name: self._init_rows(name, getattr(model, name))
+        for name in self.tables
+      },
+      opt_state=self.optimizer.init(params),
+      carry=model.initial_carry(self.config.batch_size),
     )
 
   def _init_rows(self, name, layer):
-    """Starts the optimiser on the rows in the form in which they are trained."""
+    """Starts the optimiser on rows in the form in which they are trained."""
     ids = jax.ShapeDtypeStruct((self.vocab_size,), jnp.int32)
     rows = jax.eval_shape(lambda ids: trained_rows(layer, ids), ids)
     return self.row_optimizers[name].init(rows)
@@ -133,56 +126,39 @@ class Trainer:
 
   def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Any]:
     """Takes one step on a global batch of inputs and targets."""
-    inputs, targets = batch
-    key = jax.random.fold_in(
-        jax.random.key(self.config.seed), state.step
-    )
-    share_key, sample_key, drop_key = jax.random.split(key, 3)
-    model, small = self.model_of(state), self.model_of(state)
-    inputs = small.share(inputs, share_key)
-    ids, inputs, sample = self._select(small, inputs, targets, sample_key)
-    small_def, rows, params, stats = nnx.split(
-        small, self._is_lazy, nnx.Param, ...
-    )
+    key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)
+    model, selected = self.model_of(state), self.model_of(state)
+    ids, selected, loss = self._select(selected, batch, state.carry, key)
+    selected_def, rows, params, stats = self._split(selected)
 
     def loss_fn(rows, params):
       # A copy: moments may move inside the trace that makes their variables.
-      model = nnx.merge(small_def, rows, params, stats, copy=True)
-      hidden, carry = model(inputs, state.carry, key=drop_key)
-      if sample is None:
-        nll = language_model.full_nll(model, hidden, targets.T)
-      else:
-        nll = language_model.sampled_nll(model, hidden, sample)
-      # The sum over time of the mean over the batch, as in the paper: the
-      # learning rate and the largest norm are meant for that.
-      loss = jnp.mean(nll) * inputs.shape[1]
-      loss += nn.auxiliary_loss(model.embed, inputs)
-      _, _, _, stats_ = nnx.split(model, self._is_lazy, nnx.Param, ...)
-      return loss, (jnp.mean(nll), carry, stats_)
+      model = nnx.merge(selected_def, rows, params, stats, copy=True)
+      value, aux = loss(model)
+      return value, (aux, self._split(model)[-1])
 
-    (_, (loss, carry, stats)), grads = jax.value_and_grad(
-        loss_fn, argnums=(0, 1), has_aux=True
-    )(rows, params)
-    (row_grads, param_grads), _ = self.clip.update(grads, optax.EmptyState())
+    grad_fn: Any = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
+    (_, ((nll, carry), stats)), grads = grad_fn(rows, params)
+    clipped: Any = self.clip.update(grads, optax.EmptyState())[0]
     updates, opt_state = self.optimizer.update(
-        param_grads, state.opt_state, params
+      clipped[1], state.opt_state, params
     )
     rows, row_states = self._update_rows(
-        rows, row_grads, state.row_states, ids
+      rows, clipped[0], state.row_states, ids
     )
-    nnx.update(small, rows)
+    nnx.update(selected, rows)
     for name in self.tables:
-      nn.write_rows(getattr(model, name), ids[name], getattr(small, name))
+      nn.write_rows(getattr(model, name), ids[name], getattr(selected, name))
     new_state = TrainState(
-        step=state.step + 1,
-        rows=nnx.state(model, self._is_lazy),
-        params=optax.apply_updates(params, updates),
-        stats=stats,
-        row_states=row_states,
-        opt_state=opt_state,
-        carry=carry,
+      step=state.step + 1,
+      rows=nnx.state(model, self._is_lazy),
+      params=optax.apply_updates(params, updates),
+      stats=stats,
+      row_states=row_states,
+      opt_state=opt_state,
+      carry=carry,
     )
-    return new_state, {"loss": loss}
+    return new_state, {"loss": nll}
 
   def evaluate(self, state: TrainState, tokens: np.ndarray) -> float:
     """Returns the perplexity of a text: every token counts.
@@ -195,7 +171,7 @@ class Trainer:
       The exponential of the mean negative log likelihood.
     """
     batches = evaluation_batches(
-        tokens, batch_size=self.config.batch_size, num_steps=EVALUATION_STEPS
+      tokens, batch_size=self.config.batch_size, num_steps=EVALUATION_STEPS
     )
     parameters = state.rows, state.params, state.stats
     total = self._total_nll(*parameters, *batches)
@@ -213,16 +189,16 @@ class Trainer:
     if "embed" in self.tables:
       ids = jax.ShapeDtypeStruct((min(size, self.vocab_size),), jnp.int32)
       gradients = jax.eval_shape(
-          lambda ids: nn.select_rows(model.embed, ids), ids
+        lambda ids: nn.select_rows(model.embed, ids), ids
       )
     _, _, shared, _ = nnx.split(model.embed, nn.is_row, nnx.Param, ...)
     return accounting.training_bytes(
-        nnx.state(model.embed),
-        (
-            state.row_states.get("embed"),
-            jax.eval_shape(self.optimizer.init, shared),
-        ),
-        nnx.state(gradients, nnx.Param),
+      nnx.state(model.embed),
+      (
+        state.row_states.get("embed"),
+        jax.eval_shape(self.optimizer.init, shared),
+      ),
+      nnx.state(gradients, nnx.Param),
     )
 
   def _nll(self, rows, params, stats, inputs, targets, weights):
@@ -242,44 +218,65 @@ class Trainer:
   def _is_lazy(self, path: tuple[Any, ...], variable: Any) -> bool:
     return path[0] in self.tables and nn.is_row(path, variable)
 
-  def _select(self, model, inputs, targets, key):
-    """Leaves only the rows of the batch in the tables of the model."""
-    ids, sample = {}, None
-    size = self.vocab_size
+  def _split(self, model):
+    """Splits a model into its graph, lazy rows, parameters, and the rest."""
+    return nnx.split(model, self._is_lazy, nnx.Param, ...)
+
+  def _select(self, model, batch, carry, key):
+    """Leaves only the rows of the batch in the tables of a model.
+
+    Returns the ids of these rows, the model, and its loss on the batch.
+    """
+    inputs, targets = batch
+    share_key, sample_key, drop_key = jax.random.split(key, 3)
+    inputs, ids, sample = model.share(inputs, share_key), {}, None
     if "embed" in self.tables:
-      ids["embed"], inputs = training.unique_ids(inputs, num_embeddings=size)
+      ids["embed"], inputs = self._unique(inputs)
       model.embed = nn.select_rows(model.embed, ids["embed"])
     if self.sampler is not None:
-      words = self.sampler.draw(key)
-      both = jnp.concatenate([targets.T.ravel(), words])
-      ids["output"], inverse = training.unique_ids(both, num_embeddings=size)
+      ids["output"], sample = self._draw(self.sampler, targets.T, sample_key)
       model.output = nn.select_rows(model.output, ids["output"])
-      sample = language_model.Sample(
-          targets=inverse[: targets.size].reshape(targets.T.shape),
-          negatives=inverse[targets.size :],
-          target_log_counts=self.sampler.log_counts(targets.T),
-          negative_log_counts=self.sampler.log_counts(words),
-      )
-    return ids, inputs, sample
+
+    def loss(model):
+      hidden, new_carry = model(inputs, carry, key=drop_key)
+      nll = language_model.mean_nll(model, hidden, targets.T, sample)
+      # The sum over time of the mean over the batch, as in the paper: the
+      # learning rate and the largest norm are meant for that.
+      value = nll * inputs.shape[1] + nn.auxiliary_loss(model.embed, inputs)
+      return value, (nll, new_carry)
+
+    return ids, model, loss
+
+  def _unique(self, ids):
+    return training.unique_ids(ids, num_embeddings=self.vocab_size)
+
+  def _draw(self, sampler, targets, key):
+    """Draws words, and finds them and the targets among the rows they need."""
+    words = sampler.draw(key)
+    ids, inverse = self._unique(jnp.concatenate([targets.ravel(), words]))
+    return ids, language_model.Sample(
+      targets=inverse[: targets.size].reshape(targets.shape),
+      negatives=inverse[targets.size :],
+      target_log_counts=sampler.log_counts(targets),
+      negative_log_counts=sampler.log_counts(words),
+    )
 
   def _update_rows(self, rows, grads, states, ids):
     new_rows, new_states = {}, {}
     for name in self.tables:
       updates, new_states[name] = training.row_updates(
-          self.row_optimizers[name],
-          rows[name],
-          states[name],
-          ids[name],
-          grads[name],
-          num_embeddings=self.vocab_size,
+        self.row_optimizers[name],
+        rows[name],
+        states[name],
+        ids[name],
+        grads[name],
+        num_embeddings=self.vocab_size,
       )
       new_rows[name] = optax.apply_updates(rows[name], updates)
     return nnx.State(new_rows), new_states
 
 
-def learning_rate_schedule(
-    config: Any, steps_per_epoch: int
-) -> optax.Schedule:
+def learning_rate_schedule(config: Any, steps_per_epoch: int) -> optax.Schedule:
   """Returns a rate that is constant at first, then falls at each epoch."""
 
   def schedule(step):
@@ -300,7 +297,7 @@ def trained_rows(layer: Any, ids: Array) -> nnx.State:
 
 
 def evaluation_batches(
-    tokens: np.ndarray, *, batch_size: int, num_steps: int
+  tokens: np.ndarray, *, batch_size: int, num_steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Cuts a text into batches for evaluation; nothing is left out.
 

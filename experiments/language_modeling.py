@@ -1,22 +1,19 @@
 """Trains a language model with any embedding, and measures what it costs."""
 
-from collections.abc import Iterator
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from jax.sharding import Mesh
 import numpy as np
+from jax.sharding import Mesh
 
-from anchor_codes import nn
-from anchor_codes import tables
-from anchor_codes import training
-from experiments import embeddings
-from experiments import language_model_trainer
-from experiments import reporting
+from anchor_codes import nn, tables, training
+from experiments import embeddings, language_model_trainer, reporting
 from experiments.datasets import language_model as datasets
 from experiments.datasets import text
 
@@ -81,34 +78,34 @@ class Run:
   """
 
   def __init__(
-      self,
-      config: LanguageModelConfig,
-      workdir: str | os.PathLike[str],
-      *,
-      data: text.TextDataset | None = None,
-      mesh: Mesh | None = None,
+    self,
+    config: LanguageModelConfig,
+    workdir: str | os.PathLike[str],
+    *,
+    data: text.TextDataset | None = None,
+    mesh: Mesh | None = None,
   ):
     self.config = config
     self.workdir = pathlib.Path(workdir)
     self.workdir.mkdir(parents=True, exist_ok=True)
     self.data = data or datasets.load_text(
-        config.dataset, data_dir=config.data_dir or None
+      config.dataset, data_dir=config.data_dir or None
     )
     self.batches = text.batch_tokens(
-        self.data.train[: config.max_tokens or None],
-        batch_size=config.batch_size,
-        num_steps=config.num_steps,
+      self.data.train[: config.max_tokens or None],
+      batch_size=config.batch_size,
+      num_steps=config.num_steps,
     )
     size = len(self.data.vocabulary)
     steps = len(self.batches[0])
     self.bounds = chunk_bounds(steps, config.chunk_steps)
     self.trainer = language_model_trainer.Trainer(
-        config, np.bincount(self.data.train, minlength=size), steps
+      config, np.bincount(self.data.train, minlength=size), steps
     )
     self.chunk = training.compile_chunk(
-        self.trainer.step,
-        training.data_mesh() if mesh is None else mesh,
-        state_specs=language_model_trainer.STATE_SPECS,
+      self.trainer.step,
+      training.data_mesh() if mesh is None else mesh,
+      state_specs=language_model_trainer.STATE_SPECS,
     )
     self.chunk_seconds: list[float] = []
 
@@ -136,21 +133,21 @@ class Run:
       first = metadata["next_chunk"]
     elif checkpointer.steps():
       raise ValueError(
-          f"{self.workdir} holds the checkpoints of another run: go on with it "
-          "by --resume, or choose another --workdir."
+        f"{self.workdir} holds the checkpoints of another run: go on with it "
+        "by --resume, or choose another --workdir."
       )
     with reporting.MetricsWriter(
-        self.workdir, restored_step=restored_step
+      self.workdir, restored_step=restored_step
     ) as writer:
       return training.run_chunks(
-          self.chunk,
-          self.chunk.put_state(state),
-          self._chunks(first),
-          callbacks=[
-              lambda *event: self._finish_chunk(writer, *event),
-              lambda *event: self._save(checkpointer, *event),
-          ],
-          first_chunk=first,
+        self.chunk,
+        self.chunk.put_state(state),
+        self._chunks(first),
+        callbacks=[
+          lambda *event: self._finish_chunk(writer, *event),
+          lambda *event: self._save(checkpointer, *event),
+        ],
+        first_chunk=first,
       )
 
   def _chunks(self, first: int) -> Iterator[Any]:
@@ -158,7 +155,7 @@ class Run:
     inputs, targets = self.batches
     numbers = range(first, self.config.epochs * len(self.bounds))
     bar = reporting.progress(
-        numbers, description=self.config.embedding, unit="chunk"
+      numbers, description=self.config.embedding, unit="chunk"
     )
     for number in bar:
       begin, end = self.bounds[number % len(self.bounds)]
@@ -167,7 +164,7 @@ class Run:
       self.chunk_seconds.append(time.perf_counter() - start)
 
   def _finish_chunk(self, writer, number, state, metrics):
-    """Writes the loss; at the end of an epoch also validates and starts over."""
+    """Writes the loss; an epoch ends with validation and a fresh start."""
     step = int(state.step)
     loss = float(np.mean(metrics["loss"]))
     report = {"train_perplexity": math.exp(loss)}
@@ -176,18 +173,20 @@ class Run:
       return None
     report["valid_perplexity"] = self.trainer.evaluate(state, self.data.valid)
     writer.write(step, report)
-    return state._replace(carry=[
+    return state._replace(
+      carry=[
         tuple(np.zeros(part.shape, part.dtype) for part in layer)
         for layer in state.carry
-    ])
+      ]
+    )
 
   def _save(self, checkpointer, number, state, metrics):
     del metrics
     every = self.config.checkpoint_chunks
     if every and (number + 1) % every == 0:
       metadata = {
-          "config": dataclasses.asdict(self.config),
-          "next_chunk": number + 1,
+        "config": dataclasses.asdict(self.config),
+        "next_chunk": number + 1,
       }
       checkpointer.save(int(state.step), state, metadata)
 
@@ -197,12 +196,12 @@ class Run:
     for name in given:
       if name != "data_dir" and given[name] != saved.get(name):
         raise ValueError(
-            f"`{name}` must stay {saved.get(name)!r} when a run is resumed, "
-            f"got {given[name]!r}."
+          f"`{name}` must stay {saved.get(name)!r} when a run is resumed, "
+          f"got {given[name]!r}."
         )
 
   def finish(
-      self, state: language_model_trainer.TrainState, *, seconds: float
+    self, state: language_model_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the trained model, and writes the table and the result.
 
@@ -225,22 +224,22 @@ class Run:
       check_file(path, layer)
     evaluate = self.trainer.evaluate
     result = reporting.RunResult(
-        experiment="train_language_model",
-        dataset=self.config.dataset,
-        embedding=self.config.embedding,
-        seed=self.config.seed,
-        metrics={
-            "test_perplexity": evaluate(state, self.data.test),
-            "valid_perplexity": evaluate(state, self.data.valid),
-        },
-        embedding_params=table.num_params,
-        embedding_bytes=table.nbytes,
-        dense_bytes=table.dense_bytes,
-        training_bytes=self.trainer.embedding_training_bytes(state),
-        num_anchors=getattr(table, "num_anchors", 0),
-        seconds=seconds,
-        seconds_per_epoch=self.seconds_per_epoch(),
-        config=dataclasses.asdict(self.config),
+      experiment="train_language_model",
+      dataset=self.config.dataset,
+      embedding=self.config.embedding,
+      seed=self.config.seed,
+      metrics={
+        "test_perplexity": evaluate(state, self.data.test),
+        "valid_perplexity": evaluate(state, self.data.valid),
+      },
+      embedding_params=table.num_params,
+      embedding_bytes=table.nbytes,
+      dense_bytes=table.dense_bytes,
+      training_bytes=self.trainer.embedding_training_bytes(state),
+      num_anchors=getattr(table, "num_anchors", 0),
+      seconds=seconds,
+      seconds_per_epoch=self.seconds_per_epoch(),
+      config=dataclasses.asdict(self.config),
     )
     reporting.write_result(result, self.workdir)
     return result
@@ -253,12 +252,12 @@ class Run:
 
 
 def train_and_evaluate(
-    config: LanguageModelConfig,
-    workdir: str | os.PathLike[str],
-    *,
-    resume: bool = False,
-    data: text.TextDataset | None = None,
-    mesh: Mesh | None = None,
+  config: LanguageModelConfig,
+  workdir: str | os.PathLike[str],
+  *,
+  resume: bool = False,
+  data: text.TextDataset | None = None,
+  mesh: Mesh | None = None,
 ) -> reporting.RunResult:
   """Trains a language model and leaves its results in a folder.
 
@@ -308,7 +307,7 @@ def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
   else:
     number = max(round(num_steps / target), 1)
   edges = [part * num_steps // number for part in range(number + 1)]
-  return list(zip(edges, edges[1:], strict=False))
+  return list(itertools.pairwise(edges))
 
 
 def check_file(path: pathlib.Path, layer: Any) -> None:
@@ -326,9 +325,9 @@ def check_file(path: pathlib.Path, layer: Any) -> None:
   difference = float(np.abs(table.lookup(ids) - np.asarray(layer(ids))).max())
   if not difference <= 1e-5:
     raise RuntimeError(
-        f"{path}: a vector differs from the layer's by {difference}."
+      f"{path}: a vector differs from the layer's by {difference}."
     )
   if isinstance(table, tables.CodeTable) and not np.array_equal(
-      table.codes, np.asarray(layer.codes())
+    table.codes, np.asarray(layer.codes())
   ):
     raise RuntimeError(f"{path}: codes differ from those of the layer.")

@@ -8,21 +8,19 @@ a compact embedding, `embedding.safetensors` in the folder. A run that was
 stopped goes on with the same command and `--resume`.
 """
 
-from absl import app
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
-from experiments import language_modeling
-from experiments import reporting
+from experiments import language_modeling, reporting
 
 CONFIG = config_flags.DEFINE_config_dataclass(
-    "config", language_modeling.LanguageModelConfig()
+  "config", language_modeling.LanguageModelConfig()
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for all that the run leaves.", required=True
+  "workdir", None, "Folder for all that the run leaves.", required=True
 )
 RESUME = flags.DEFINE_bool(
-    "resume", False, "Whether to go on from the newest checkpoint."
+  "resume", False, "Whether to go on from the newest checkpoint."
 )
 
 
@@ -32,7 +30,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
   try:
     result = language_modeling.train_and_evaluate(
-        CONFIG.value, WORKDIR.value, resume=RESUME.value
+      CONFIG.value, WORKDIR.value, resume=RESUME.value
     )
   except (ValueError, OSError) as error:
     raise app.UsageError(str(error)) from error

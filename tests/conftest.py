@@ -14,6 +14,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile(
-    "tests", deadline=None, derandomize=True, max_examples=50
+  "tests", deadline=None, derandomize=True, max_examples=50
 )
 hypothesis.settings.load_profile("tests")

@@ -3,9 +3,11 @@
 A new embedding is one more entry of `LAYERS`.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from anchor_codes import linen, nn
 
 V, F = 20, 8  # Symbols and features of all rows.
 ALL = np.arange(V)
+QUICK_KEY = jax.random.key(7, impl="unsafe_rbg")  # Its draws compile fast.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,7 @@ def names(keep: str | None = None, *, but: str | None = None) -> list[str]:
 
 def make(name: str, **options: Any) -> Any:
   """Makes the NNX layer of a row, always with the same parameters."""
-  return nnx.clone(_make(name, **options))
+  return nnx.clone(_made(name, **options))
 
 
 def make_eval(name: str, **options: Any) -> Any:
@@ -121,11 +124,27 @@ def make_eval(name: str, **options: Any) -> Any:
   return layer
 
 
-@functools.cache
-def _make(name: str, **options: Any) -> Any:
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+  """Compiles with few optimisations: that takes most of the time here."""
+  option = "jax_disable_most_optimizations"
+  before = jax.config.read(option)
+  jax.config.update(option, True)
+  try:
+    yield
+  finally:
+    jax.config.update(option, before)
+
+
+def construct(name: str, **options: Any) -> Any:
+  """Constructs the NNX layer of a row."""
   row = LAYERS[name]
   kind = getattr(nn, row.kind) if row.is_compact else nnx.Embed
-  return kind(V, F, **{**row.options, **options}, rngs=nnx.Rngs(7))
+  rngs = nnx.Rngs(params=QUICK_KEY, codes=7)
+  return kind(V, F, **{**row.options, **options}, rngs=rngs)
+
+
+_made = functools.cache(construct)
 
 
 def make_twin(name: str, **options: Any) -> linen.CompactEmbed:
@@ -152,8 +171,8 @@ def random_ids(*shape: int, seed: int = 0) -> np.ndarray:
   return np.random.default_rng(seed).integers(0, V, shape, np.int32)
 
 
-def normal(*shape: int, seed: int = 0) -> jax.Array:
-  return jax.random.normal(jax.random.key(seed), shape)
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def _loss(vectors, targets, auxiliary):
@@ -197,8 +216,16 @@ def twin_loss(twin: Any, variables: Any, ids: Any, targets: Any) -> Any:
   return (loss, *aux), gradients
 
 
-# One compilation of each for all laws.
-lookup = jax.jit(lambda layer, ids: layer(ids))
+# Compiled once for all laws, as long as these use the same few shapes.
+num_traces = itertools.count()
+
+
+@jax.jit
+def lookup(layer: Any, ids: Any) -> Any:
+  next(num_traces)
+  return layer(ids)
+
+
 attend = jax.jit(lambda layer, query: layer.attend(query))
 jitted_train_loss = jax.jit(train_loss)
 

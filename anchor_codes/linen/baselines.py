@@ -54,6 +54,7 @@ class HashEmbed(base.CompactEmbed, kw_only=True):
   def _declare(self) -> None:
     typing.check_at_least("num_buckets", self.num_buckets, 1)
     typing.check_at_least("num_hashes", self.num_hashes, 1)
+    typing.check_at_least("seed", self.seed, 0)
     std = self.scale / math.sqrt(self.num_hashes)
     shape = self.num_hashes, self.num_buckets, self.features
     self.buckets = self._normal("buckets", std, *shape)

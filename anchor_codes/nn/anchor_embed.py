@@ -119,7 +119,7 @@ class AnchorEmbed(base.CompactEmbed):
       indices=base.to_numpy(self.indices),
     )
 
-  def select(self, ids: Int[Array, "size"]) -> "AnchorEmbed":
+  def select(self, ids: Int[Array, " size"]) -> "AnchorEmbed":
     """Returns a layer with *dense* rows, for their gradient to see all anchors.
 
     Args:
@@ -140,7 +140,7 @@ class AnchorEmbed(base.CompactEmbed):
     )
     return selected
 
-  def write(self, ids: Int[Array, "size"], selected: Any) -> None:
+  def write(self, ids: Int[Array, " size"], selected: Any) -> None:
     """Writes rows back; sparse rows keep their largest weights."""
     if self.num_nonzeros is None:
       return super().write(ids, selected)

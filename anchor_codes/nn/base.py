@@ -89,7 +89,7 @@ class CompactEmbed(nnx.Module):
     del inputs
     return jnp.zeros(())
 
-  def select(self, ids: Int[Array, "size"]) -> Self:
+  def select(self, ids: Int[Array, " size"]) -> Self:
     """Returns the layer over some of its rows: a small table for a batch.
 
     Differentiate with respect to its rows, update them, and hand it back to
@@ -106,7 +106,7 @@ class CompactEmbed(nnx.Module):
     """
     return _select(self, ids)
 
-  def write(self, ids: Int[Array, "size"], selected: "CompactEmbed") -> None:
+  def write(self, ids: Int[Array, " size"], selected: "CompactEmbed") -> None:
     """Writes the rows of a small table from :meth:`select` back, in place."""
     _write(self, ids, selected)
 
@@ -121,7 +121,7 @@ def to_numpy(value: nnx.Variable | Array) -> np.ndarray:
   return np.asarray(jax.device_get(jnp.asarray(value[...])))
 
 
-def select_rows(layer: Any, ids: Int[Array, "size"]) -> Any:
+def select_rows(layer: Any, ids: Int[Array, " size"]) -> Any:
   """Returns a layer over some of its rows, see :meth:`CompactEmbed.select`.
 
   Args:
@@ -140,7 +140,7 @@ def select_rows(layer: Any, ids: Int[Array, "size"]) -> Any:
   return _select(layer, ids)
 
 
-def write_rows(layer: Any, ids: Int[Array, "size"], selected: Any) -> None:
+def write_rows(layer: Any, ids: Int[Array, " size"], selected: Any) -> None:
   """Writes the rows of a small table from :func:`select_rows` back, in place.
 
   Args:

@@ -5,6 +5,7 @@ All of it is compiled, takes blocks of points so that the distances
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import chex
@@ -237,15 +238,21 @@ def _kmeans(key, points, weights, num_clusters, num_iterations):
 
 
 def _start(key, points, weights, num_clusters):
-  """Draws points by their squared distance to those drawn before."""
+  """Draws points by their squared distance to those drawn before.
+
+  Of a few candidates the one stays that leaves the least distortion.
+  """
+  num_candidates = 2 + int(math.log(num_clusters))
 
   def draw(distances, key):
     mass = jnp.cumsum(weights * distances)
-    threshold = jax.random.uniform(key, dtype=mass.dtype) * mass[-1]
-    chosen = points[jnp.searchsorted(mass, threshold, side="right")]
-    dots = jnp.dot(points, chosen, precision=_FULL)
-    new = norms - 2 * dots + jnp.sum(jnp.square(chosen))
-    return jnp.clip(new, 0, distances), chosen
+    draws = jax.random.uniform(key, (num_candidates,), mass.dtype) * mass[-1]
+    candidates = points[jnp.searchsorted(mass, draws, side="right")]
+    new = norms[:, None] - 2 * jnp.matmul(points, candidates.T, precision=_FULL)
+    new = new + jnp.sum(jnp.square(candidates), axis=-1)[None, :]
+    new = jnp.clip(new, 0, distances[:, None])
+    best = jnp.argmin(weights @ new)
+    return new[:, best], candidates[best]
 
   norms = jnp.sum(jnp.square(points), axis=-1)
   # Larger than any distance, so that the first draw is by weight alone.
@@ -260,7 +267,7 @@ def _assign(points, centroids):
   def nearest(point):
     dots = jnp.dot(centroids, point, precision=_FULL)
     scores = norms - 2 * dots
-    best = jnp.argmin(scores)
+    best = jnp.argmin(scores).astype(jnp.int32)
     return best, scores[best] + jnp.sum(jnp.square(point))
 
   block = max(_BLOCK_ENTRIES // centroids.shape[0], 1)

@@ -20,24 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from anchor_codes.ops.codes import decode_codes, lookup_codes
 from anchor_codes.ops.reductions import wide
-from anchor_codes.ops.scores import (
-  dot_scores,
-  position_scores,
-  squared_distance_scores,
-)
-
-__all__ = [
-  "check_temperature",
-  "dot_scores",
-  "gumbel_codes",
-  "nearest_lookup",
-  "perturb_logits",
-  "softmax_codes",
-  "squared_distance_scores",
-  "straight_through",
-  "straight_through_decode",
-  "straight_through_lookup",
-]
+from anchor_codes.ops.scores import position_scores
 
 
 def straight_through(
@@ -247,15 +230,16 @@ def nearest_lookup(
     queries: One vector for each position, in the type of the codebooks.
     codebooks: Entries to choose from; a leading axis of 1 shares one codebook
       among all positions.
-    scores: Larger is closer, mostly :func:`squared_distance_scores`,
-      normalised or not.
+    scores: Larger is closer, mostly
+      :func:`~anchor_codes.ops.scores.squared_distance_scores`, normalised or
+      not.
 
   Returns:
     The chosen entries, bit for bit.
 
   >>> queries = jnp.array([[0.2, 0.9]])
   >>> codebooks = jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
-  >>> scores = squared_distance_scores(queries, codebooks)
+  >>> scores = jnp.array([[-0.85, -0.65]])  # Negated squared distances.
   >>> print(nearest_lookup(queries, codebooks, scores))
   [[1. 1.]]
   """

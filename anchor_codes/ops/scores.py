@@ -112,7 +112,7 @@ def position_scores(
     parts = (*vectors.shape[:-1], code_length, code_features)
     return dot_scores(vectors.reshape(parts), codebooks)
   if projection is not None:
-    vectors = vectors @ projection.T
+    vectors = _full_einsum("...f,wf->...w", vectors, projection)
   return _full_einsum("...w,jkw->...jk", vectors, codebooks)
 
 

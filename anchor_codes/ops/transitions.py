@@ -14,7 +14,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from anchor_codes.ops.graphs import Graph
-from anchor_codes.typing import check_at_least, check_integer_ids, check_rate
+from anchor_codes.typing import (
+  check_at_least,
+  check_ids,
+  check_integer_ids,
+  check_rate,
+)
 
 
 def sse_se_transition(
@@ -63,12 +68,12 @@ def sse_se_transition(
   if num_embeddings == 1:
     return ids
   key_hit, key_row = jax.random.split(key)
-  hit = jax.random.uniform(key_hit, ids.shape) < rate
+  hit = jax.random.uniform(key_hit, ids.shape, jnp.float32) < rate
   hit &= (ids >= low) & (ids <= low + num_embeddings - 1)
   if where is not None:
     chex.assert_shape(where, ids.shape)
     hit &= where
-  other = jax.random.randint(key_row, ids.shape, 0, num_embeddings - 1)
+  other = _randint(key_row, ids.shape, num_embeddings - 1)
   # Uniform over all ids but the old one: it is stepped over.
   other = jnp.where(other >= ids.astype(jnp.int32) - low, other + 1, other)
   return jnp.where(hit, (other + low).astype(ids.dtype), ids)
@@ -121,10 +126,7 @@ def sse_graph_transition(
   ...     jax.random.key(0), ids, graph, rate=1.0, neighbor_ratio=1e6))
   [1 0]
   """
-  if _is_number(neighbor_ratio) and not neighbor_ratio >= 1:
-    raise ValueError(
-      f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."
-    )
+  _check_ratio(neighbor_ratio)
   num_nodes, num_edges = graph.num_nodes, graph.neighbors.shape[0]
   key_other, key_near, key_edge = jax.random.split(key, 3)
   other = sse_se_transition(
@@ -136,9 +138,9 @@ def sse_graph_transition(
   start = graph.offsets[local]
   degree = graph.offsets[local + 1] - start
   extra = (neighbor_ratio - 1) * degree.astype(jnp.float32)
-  draw = jax.random.uniform(key_near, ids.shape)
+  draw = jax.random.uniform(key_near, ids.shape, jnp.float32)
   near = draw * (num_nodes - 1 + extra) < extra
-  step = jax.random.randint(key_edge, ids.shape, 0, jnp.maximum(degree, 1))
+  step = _randint(key_edge, ids.shape, jnp.maximum(degree, 1))
   edge = jnp.minimum(start + step, num_edges - 1)
   neighbor = (graph.neighbors[edge] + low).astype(ids.dtype)
   return jnp.where((other != ids) & near, neighbor, other)
@@ -169,7 +171,8 @@ def transition_row(
     Probabilities float64 [num_embeddings] that sum to 1.
 
   Raises:
-    ValueError: If an option is out of range.
+    ValueError: If an option is out of range, or the graph is of another size.
+    IndexError: If the id is out of range.
 
   >>> print(transition_row(1, num_embeddings=3, rate=0.2))
   [0.1 0.8 0.1]
@@ -180,7 +183,14 @@ def transition_row(
   [0.15 0.8  0.05]
   """
   check_at_least("num_embeddings", num_embeddings, 1)
+  check_ids(np.asarray(i), num_embeddings)
   check_rate("rate", rate)
+  _check_ratio(neighbor_ratio)
+  if graph is not None and graph.num_nodes != num_embeddings:
+    raise ValueError(
+      "`graph` must have `num_embeddings` nodes, got "
+      f"{graph.num_nodes} and {num_embeddings}."
+    )
   if num_embeddings == 1:
     return np.ones(1)
   likelihood = np.ones(num_embeddings)
@@ -204,6 +214,17 @@ def _check(ids, num_embeddings, rate, low):
     raise ValueError(
       f"`ids` of type {ids.dtype} cannot hold the largest id {largest}."
     )
+
+
+def _check_ratio(neighbor_ratio):
+  if _is_number(neighbor_ratio) and not neighbor_ratio >= 1:
+    raise ValueError(
+      f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."
+    )
+
+
+def _randint(key, shape, maximum):
+  return jax.random.randint(key, shape, 0, maximum, jnp.int32)
 
 
 def _is_number(value):

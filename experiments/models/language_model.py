@@ -84,9 +84,9 @@ class Sample(NamedTuple):
   """
 
   targets: Int[Array, "*batch"]
-  negatives: Int[Array, "num_sampled"]
+  negatives: Int[Array, " num_sampled"]
   target_log_counts: Float[Array, "*batch"]
-  negative_log_counts: Float[Array, "num_sampled"]
+  negative_log_counts: Float[Array, " num_sampled"]
 
 
 class LanguageModel(nnx.Module):
@@ -169,6 +169,18 @@ class LanguageModel(nnx.Module):
     return self.dropout(hidden, rngs=jax.random.fold_in(key, number))
 
 
+def mean_nll(
+  model: LanguageModel,
+  hidden: Float[Array, "time batch hidden"],
+  targets: Int[Array, "time batch"],
+  sample: Sample | None,
+) -> Float[Array, ""]:
+  """Returns the mean loss, over all words or over a sample of them."""
+  if sample is None:
+    return jnp.mean(full_nll(model, hidden, targets))
+  return jnp.mean(sampled_nll(model, hidden, sample))
+
+
 def full_nll(
   model: LanguageModel,
   hidden: Float[Array, "time batch hidden"],
@@ -221,8 +233,8 @@ class Sampler(NamedTuple):
     num_sampled: Number of draws, with replacement.
   """
 
-  cumulative: Float[Array, "vocab_size"]
-  log_probabilities: Float[Array, "vocab_size"]
+  cumulative: Float[Array, " vocab_size"]
+  log_probabilities: Float[Array, " vocab_size"]
   num_sampled: int
 
   @classmethod
@@ -234,7 +246,7 @@ class Sampler(NamedTuple):
     probabilities = weights / weights.sum()
     return cls(jnp.cumsum(probabilities), jnp.log(probabilities), num_sampled)
 
-  def draw(self, key: Array) -> Int[Array, "num_sampled"]:
+  def draw(self, key: Array) -> Int[Array, " num_sampled"]:
     """Draws words."""
     points = jax.random.uniform(key, (self.num_sampled,))
     words = jnp.searchsorted(self.cumulative, points)

@@ -9,16 +9,13 @@ import sys
 import tempfile
 import time
 
-from absl.testing import absltest
-from absl.testing import parameterized
 import jax
 import numpy as np
 import pytest
+from absl.testing import absltest, parameterized
 
-from anchor_codes import tables
-from anchor_codes import training
-from experiments import embeddings
-from experiments import language_modeling
+from anchor_codes import tables, training
+from experiments import embeddings, language_modeling
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,44 +38,45 @@ def write_text(path: pathlib.Path, *, num_lines: int = 400) -> None:
   path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def tiny(path: pathlib.Path, **options) -> language_modeling.LanguageModelConfig:
+def tiny(
+  path: pathlib.Path, **options
+) -> language_modeling.LanguageModelConfig:
   config = language_modeling.LanguageModelConfig(
-      dataset=f"text:{path}",
-      features=16,
-      hidden=16,
-      num_layers=1,
-      batch_size=8,
-      num_steps=8,
-      epochs=1,
-      chunk_steps=20,
-      num_anchors=12,
-      num_nonzeros=3,
-      code_length=4,
-      codebook_size=8,
-      rank=4,
-      num_buckets=10,
-      checkpoint_chunks=0,
+    dataset=f"text:{path}",
+    features=16,
+    hidden=16,
+    num_layers=1,
+    batch_size=8,
+    num_steps=8,
+    epochs=1,
+    chunk_steps=20,
+    num_anchors=12,
+    num_nonzeros=3,
+    code_length=4,
+    codebook_size=8,
+    rank=4,
+    num_buckets=10,
+    checkpoint_chunks=0,
   )
   return dataclasses.replace(config, **options)
 
 
 def losses_of(workdir: pathlib.Path) -> np.ndarray:
   with (workdir / "metrics.csv").open(encoding="utf-8") as file:
-    return np.array([float(r["train_perplexity"]) for r in csv.DictReader(file)])
+    return np.array(
+      [float(r["train_perplexity"]) for r in csv.DictReader(file)]
+    )
 
 
 class LanguageModelingTest(parameterized.TestCase):
-
   def setUp(self):
     super().setUp()
-    self.folder = pathlib.Path(
-        self.enterContext(tempfile.TemporaryDirectory())
-    )
+    self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     self.text = self.folder / "text.txt"
     write_text(self.text)
 
   @parameterized.parameters(
-      ("full", 0), *((kind, 16) for kind in embeddings.KINDS)
+    ("full", 0), *((kind, 16) for kind in embeddings.KINDS)
   )
   def test_trains_and_leaves_its_results(self, embedding, num_sampled):
     config = tiny(self.text, embedding=embedding, num_sampled=num_sampled)
@@ -112,11 +110,13 @@ class LanguageModelingTest(parameterized.TestCase):
   def test_sharing_at_rate_zero_changes_nothing(self):
     config = tiny(self.text, embedding="full")
     results = [
-        language_modeling.train_and_evaluate(c, self.folder / str(i)).metrics
-        for i, c in enumerate([
-            config,
-            dataclasses.replace(config, sharing="se", sharing_rate=0.0),
-        ])
+      language_modeling.train_and_evaluate(c, self.folder / str(i)).metrics
+      for i, c in enumerate(
+        [
+          config,
+          dataclasses.replace(config, sharing="se", sharing_rate=0.0),
+        ]
+      )
     ]
     self.assertEqual(*results)
 
@@ -124,32 +124,32 @@ class LanguageModelingTest(parameterized.TestCase):
     sizes = {}
     for embedding in ("full", "anchors"):
       result = language_modeling.train_and_evaluate(
-          tiny(self.text, embedding=embedding), self.folder / embedding
+        tiny(self.text, embedding=embedding), self.folder / embedding
       )
       sizes[embedding] = result.training_bytes
     self.assertLess(sizes["anchors"], sizes["full"])
 
   @parameterized.parameters(
-      ({"embedding": "sparse"}, "`embedding` must be one of 'full', .*'sparse'"),
-      ({"sharing": "graf"}, "`sharing` must be one of 'none', 'se'"),
-      ({"row_optimizer": "sgdm"}, "`row_optimizer` must be one of"),
-      ({"embedding": "anchors", "l1": -1.0}, "`?l1`? must be non-negative"),
-      ({"embedding": "dpq", "code_length": 3}, "`features` must be divisible"),
-      ({"embedding": "kd", "codebook_size": 1}, "at least 2, got 1"),
-      ({"embedding": "anchors", "num_nonzeros": 13}, "`num_nonzeros` must be"),
-      ({"num_steps": 0}, "`num_steps` must be at least 1"),
-      ({"batch_size": 4000}, "must hold at least"),
+    ({"embedding": "sparse"}, "one of 'full', .* got 'sparse'"),
+    ({"sharing": "graf"}, "`sharing` must be one of 'none', 'se'"),
+    ({"row_optimizer": "sgdm"}, "`row_optimizer` must be one of"),
+    ({"embedding": "anchors", "l1": -1.0}, "`?l1`? must be non-negative"),
+    ({"embedding": "dpq", "code_length": 3}, "`features` must be divisible"),
+    ({"embedding": "kd", "codebook_size": 1}, "at least 2, got 1"),
+    ({"embedding": "anchors", "num_nonzeros": 13}, "`num_nonzeros` must be"),
+    ({"num_steps": 0}, "`num_steps` must be at least 1"),
+    ({"batch_size": 4000}, "must hold at least"),
   )
   def test_bad_options_are_named(self, options, message):
     with self.assertRaisesRegex(ValueError, message):
       language_modeling.train_and_evaluate(
-          tiny(self.text, **options), self.folder / "bad"
+        tiny(self.text, **options), self.folder / "bad"
       )
 
   def test_unknown_data_are_named(self):
     with self.assertRaisesRegex(ValueError, "'stdlib'.*'text:PATH'.*'ptbb'"):
       language_modeling.train_and_evaluate(
-          tiny(self.text, dataset="ptbb"), self.folder / "bad"
+        tiny(self.text, dataset="ptbb"), self.folder / "bad"
       )
 
   def test_missing_data_name_the_path(self):
@@ -176,7 +176,7 @@ class LanguageModelingTest(parameterized.TestCase):
 
 def command(text: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
   options = dataclasses.asdict(
-      tiny(text, embedding="anchors", num_sampled=16, dropout=0.1, epochs=3)
+    tiny(text, embedding="anchors", num_sampled=16, dropout=0.1, epochs=3)
   )
   options |= {"checkpoint_chunks": 1, "chunk_steps": 5}
   flags = [f"--config.{name}={value}" for name, value in options.items()]
@@ -189,13 +189,15 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path):
   text = tmp_path / "text.txt"
   write_text(text)
   run = lambda *args: subprocess.run(
-      command(text, *args), cwd=ROOT, check=True, capture_output=True
+    command(text, *args), cwd=ROOT, check=True, capture_output=True
   )
   run(tmp_path / "whole")
   workdir = tmp_path / "killed"
   process = subprocess.Popen(
-      command(text, workdir), cwd=ROOT, stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
+    command(text, workdir),
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
   )
   deadline = time.monotonic() + 120
   while not list(workdir.glob("checkpoints/[0-9]*")):
@@ -207,15 +209,15 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path):
   assert not (workdir / "result.json").exists()
   run(workdir, "--resume")
   whole, resumed = (
-      json.loads((tmp_path / name / "result.json").read_text())["metrics"]
-      for name in ("whole", "killed")
+    json.loads((tmp_path / name / "result.json").read_text())["metrics"]
+    for name in ("whole", "killed")
   )
   assert whole == resumed
   curves = losses_of(tmp_path / "whole"), losses_of(workdir)
   np.testing.assert_array_equal(*curves)
   files = [
-      (tmp_path / name / "embedding.safetensors").read_bytes()
-      for name in ("whole", "killed")
+    (tmp_path / name / "embedding.safetensors").read_bytes()
+    for name in ("whole", "killed")
   ]
   assert files[0] == files[1]
 

@@ -172,7 +172,9 @@ def test_gradients():
     )
 
   arguments = (BUCKETS, QUOTIENTS, REMAINDERS, query)
-  check_grads(everything, arguments, order=1, atol=2e-2, rtol=2e-2)
+  check_grads(
+    everything, arguments, order=1, modes=["rev"], atol=2e-2, rtol=2e-2
+  )
 
 
 @pytest.mark.parametrize("kind", ["hash", "product", "sum"])

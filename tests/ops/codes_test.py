@@ -232,12 +232,22 @@ def test_gradients_of_attend_are_those_of_the_product(composition):
   chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_attend_in_bfloat16_returns_bfloat16():
-  codebooks = _normal(0, D, K, W).astype(jnp.bfloat16)
-  query = jnp.ones((2, W), jnp.bfloat16)
-  bias = jnp.ones(W, jnp.bfloat16)
-  scores = codes.attend_codes(query, _digits(5), codebooks, "sum", bias=bias)
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_attend_in_bfloat16_is_accurate(composition):
+  codebooks, digits = _normal(0, D, K, W), _digits(5)
+  options = _options(composition)
+  query = _normal(1, 2, options["bias"].shape[0])
+  narrow = jax.tree.map(
+    lambda x: x.astype(jnp.bfloat16), (query, codebooks, options)
+  )
+  scores = codes.attend_codes(
+    narrow[0], digits, narrow[1], composition, **narrow[2]
+  )
   assert scores.dtype == jnp.bfloat16
+  exact = codes.attend_codes(query, digits, codebooks, composition, **options)
+  np.testing.assert_allclose(
+    scores.astype(jnp.float32), exact, rtol=0.05, atol=0.2
+  )
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anchor_codes.ops import codes, compositions, losses, relaxations
+from anchor_codes.ops import codes, compositions, losses, relaxations, scores
 
 # One token of Chen et al., ICML 2018: three entries of two features.
 LOGITS = jnp.array([[1.0, 2.0, 0.5]])
@@ -120,8 +120,8 @@ def test_hand_computed_dpq_softmax():
   keys = jnp.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
 
   def lookup(query, keys):
-    scores = relaxations.dot_scores(query, keys)
-    return relaxations.straight_through_lookup(scores, CODEBOOK, 1.0)
+    similarity = scores.dot_scores(query, keys)
+    return relaxations.straight_through_lookup(similarity, CODEBOOK, 1.0)
 
   value, (to_query, to_keys) = _pull(lookup, COTANGENT, query, keys)
   np.testing.assert_array_equal(value, [[1, 0]])
@@ -138,8 +138,8 @@ def test_hand_computed_dpq_nearest():
   codebook = jnp.array([[[0.0, 0.0], [1.0, 1.0]]])
 
   def lookup(query, codebook):
-    scores = relaxations.squared_distance_scores(query, codebook)
-    return relaxations.nearest_lookup(query, codebook, scores)
+    similarity = scores.squared_distance_scores(query, codebook)
+    return relaxations.nearest_lookup(query, codebook, similarity)
 
   value, gradients = _pull(lookup, COTANGENT, query, codebook)
   np.testing.assert_array_equal(value, [[1, 1]])
@@ -147,8 +147,8 @@ def test_hand_computed_dpq_nearest():
   np.testing.assert_array_equal(gradients[1], 0)
 
   def regularizer(query, codebook):
-    scores = relaxations.squared_distance_scores(query, codebook)
-    chosen = codes.lookup_codes(codes.assign_codes(scores), codebook)
+    similarity = scores.squared_distance_scores(query, codebook)
+    chosen = codes.lookup_codes(codes.assign_codes(similarity), codebook)
     return losses.codebook_loss(query, chosen)
 
   value, gradients = jax.value_and_grad(regularizer, (0, 1))(query, codebook)
@@ -516,9 +516,9 @@ def test_nearest_is_exact_and_passes_the_gradient(dtype):
   queries = _normal(0, B, D, W, dtype=dtype)
   codebooks = _normal(1, 1, K, W, dtype=dtype)
   cotangent = _normal(2, B, D, W, dtype=dtype)
-  scores = relaxations.squared_distance_scores(queries, codebooks)
+  similarity = scores.squared_distance_scores(queries, codebooks)
   value, gradients = _pull(
-    relaxations.nearest_lookup, cotangent, queries, codebooks, scores
+    relaxations.nearest_lookup, cotangent, queries, codebooks, similarity
   )
   distances = reference.squared_distances(
     np.asarray(queries, np.float64).reshape(-1, W),
@@ -529,7 +529,8 @@ def test_nearest_is_exact_and_passes_the_gradient(dtype):
     np.asarray(value), np.asarray(codebooks)[0][nearest]
   )
   chex.assert_trees_all_equal(
-    gradients, (cotangent, jnp.zeros_like(codebooks), jnp.zeros_like(scores))
+    gradients,
+    (cotangent, jnp.zeros_like(codebooks), jnp.zeros_like(similarity)),
   )
 
 
