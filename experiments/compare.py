@@ -73,6 +73,8 @@ def base_config(
   """Returns the setting that all rows share, and what a row changes."""
   config = language_modeling.LanguageModelConfig(
     dataset="stdlib",
+    features=128,
+    hidden=128,
     num_layers=1,
     dropout=0.2,
     num_sampled=512,
@@ -80,6 +82,7 @@ def base_config(
     learning_rate=1.0,
     constant_epochs=2,
     decay=0.4,
+    validate_epochs=False,
     checkpoint_chunks=0,
   )
   if quick:

@@ -19,6 +19,8 @@ class EmbeddingOptions:
     features: Width of a vector.
     num_anchors: Anchors, for 'anchors'.
     num_nonzeros: Weights kept in a row, for 'anchors'; 0 for dense rows.
+    weight_scale: Largest weight at the start, for 'anchors'.
+    start_scale: Standard deviation of an entry of the vectors at the start.
     l1: Strength of the l1 penalty on the rows, for 'anchors'.
     code_length: Digits of a code, for 'kd' and 'dpq'.
     codebook_size: Values of a digit, for 'kd' and 'dpq'.
@@ -39,6 +41,8 @@ class EmbeddingOptions:
   features: int = 200
   num_anchors: int = 200
   num_nonzeros: int = 8
+  weight_scale: float = 1.0
+  start_scale: float = 0.05
   l1: float = 1e-4
   code_length: int = 20
   codebook_size: int = 32
@@ -67,6 +71,7 @@ def _anchors(vocab_size, options, scale, rngs):
     options.features,
     num_anchors=options.num_anchors,
     num_nonzeros=options.num_nonzeros or None,
+    weight_scale=options.weight_scale,
     scale=scale,
     rngs=rngs,
   )

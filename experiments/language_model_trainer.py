@@ -83,7 +83,7 @@ class Trainer:
     rngs = nnx.Rngs(config.seed)
     model = language_model.LanguageModel(
       embeddings.make_embedding(
-        self.vocab_size, config, scale=config.init_scale / 3**0.5, rngs=rngs
+        self.vocab_size, config, scale=config.start_scale, rngs=rngs
       ),
       self.vocab_size,
       hidden=config.hidden,

@@ -41,6 +41,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
     clip: Largest global norm of the gradient.
     num_sampled: Words drawn for a sampled softmax in training; 0 for the full
       one. Evaluation always uses the full one.
+    validate_epochs: Whether each epoch ends with validation.
     chunk_steps: Steps in a compiled chunk, about.
     checkpoint_chunks: Chunks between two checkpoints; 0 for none.
     seed: Seed of all randomness.
@@ -62,6 +63,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   decay: float = 0.5
   clip: float = 5.0
   num_sampled: int = 0
+  validate_epochs: bool = True
   chunk_steps: int = 100
   checkpoint_chunks: int = 10
   seed: int = 0
@@ -171,7 +173,9 @@ class Run:
     if (number + 1) % len(self.bounds):
       writer.write(step, report)
       return None
-    report["valid_perplexity"] = self.trainer.evaluate(state, self.data.valid)
+    if self.config.validate_epochs:
+      valid = self.trainer.evaluate(state, self.data.valid)
+      report["valid_perplexity"] = valid
     writer.write(step, report)
     return state._replace(
       carry=[

@@ -22,12 +22,13 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
 
   num_anchors: int
   num_nonzeros: int | None = 8
+  weight_scale: float = 1.0
 
   def _declare(self) -> None:
     typing.check_at_least("num_anchors", self.num_anchors, 1)
     used = self.num_anchors if self.num_nonzeros is None else self.num_nonzeros
     anchor_ops.check_num_nonzeros(used, self.num_anchors)
-    std = anchor_ops.anchor_scale(self.scale, used)
+    std = anchor_ops.anchor_scale(self.scale / self.weight_scale, used)
     self.anchors = self._normal("anchors", std, self.num_anchors, self.features)
 
     def rows(key):
@@ -36,6 +37,7 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
         num_embeddings=self.num_embeddings,
         num_anchors=self.num_anchors,
         num_nonzeros=used,
+        scale=self.weight_scale,
       )
 
     def weights(key):

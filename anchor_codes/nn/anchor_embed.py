@@ -35,6 +35,8 @@ class AnchorEmbed(base.CompactEmbed):
     dtype: Type of the vectors.
     param_dtype: Type of the parameters.
     scale: Standard deviation of an entry of the vectors at the start.
+    weight_scale: Weights start uniform between 0 and this, and the anchors so
+      much larger; smaller weights let a row change its anchors sooner.
     rngs: Source of randomness of the start.
 
   Raises:
@@ -56,6 +58,7 @@ class AnchorEmbed(base.CompactEmbed):
     dtype: base.Dtype | None = None,
     param_dtype: base.Dtype = jnp.float32,
     scale: float = 0.1,
+    weight_scale: float = 1.0,
     rngs: nnx.Rngs,
   ):
     super().__init__(num_embeddings, features, dtype=dtype)
@@ -65,12 +68,15 @@ class AnchorEmbed(base.CompactEmbed):
       num_embeddings=num_embeddings,
       num_anchors=num_anchors,
       num_nonzeros=num_anchors if num_nonzeros is None else num_nonzeros,
+      scale=weight_scale,
     )
     anchors = anchor_ops.random_anchors(
       rngs.params(),
       num_anchors=num_anchors,
       features=features,
-      scale=anchor_ops.anchor_scale(scale, rows.weights.shape[1]),
+      scale=anchor_ops.anchor_scale(
+        scale / weight_scale, rows.weights.shape[1]
+      ),
     )
     self.num_nonzeros = num_nonzeros
     self.anchors = nnx.Param(anchors.astype(param_dtype))
