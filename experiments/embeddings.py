@@ -31,6 +31,8 @@ class EmbeddingOptions:
     num_buckets: Buckets of each hash function, for 'hash' and 'qr'.
     num_hashes: Number of hash functions, for 'hash'.
     row_learning_rate: Learning rate of the rows, relative to that of the model.
+    shared_learning_rate: Learning rate of the shared part, relative to that of
+      the model.
     row_optimizer: 'sgd', 'row_adagrad' (one number of state for each row) or
       'adam', for the rows.
     sharing: 'none' or 'se', exchange of ids in training.
@@ -53,6 +55,7 @@ class EmbeddingOptions:
   num_buckets: int = 400
   num_hashes: int = 2
   row_learning_rate: float = 1.0
+  shared_learning_rate: float = 1.0
   row_optimizer: str = "sgd"
   sharing: str = "none"
   sharing_rate: float = 0.01

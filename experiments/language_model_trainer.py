@@ -68,11 +68,18 @@ class Trainer:
     )
     rate = learning_rate_schedule(config, steps_per_epoch)
     typing.check_choice("optimizer", config.optimizer, OPTIMIZERS)
-    self.optimizer = OPTIMIZERS[config.optimizer](rate)
+    optimizer = OPTIMIZERS[config.optimizer]
+    self.optimizer = optax.partition(
+      {
+        "embed": optimizer(scaled(rate, config.shared_learning_rate)),
+        "model": optimizer(rate),
+      },
+      part_of_model,
+    )
     self.clip = optax.clip_by_global_norm(config.clip)
     self.row_optimizers = {
       "embed": embeddings.row_optimizer(config, rate),
-      "output": OPTIMIZERS[config.optimizer](rate),
+      "output": optimizer(rate),
     }
     self.tables: list[str] = []
     self._total_nll = jax.jit(self._nll)
@@ -288,6 +295,20 @@ def learning_rate_schedule(config: Any, steps_per_epoch: int) -> optax.Schedule:
 
 
 EVALUATION_STEPS = 35
+
+
+def part_of_model(params: nnx.State) -> nnx.State:
+  """Labels parameters as those of the embedding or those of the model."""
+
+  def label(path, _):
+    return "embed" if path[0].key == "embed" else "model"
+
+  return jax.tree_util.tree_map_with_path(label, params)
+
+
+def scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+  """Returns a schedule multiplied by a factor."""
+  return lambda step: factor * schedule(step)
 
 
 def trained_rows(layer: Any, ids: Array) -> nnx.State:
