@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -25,6 +27,7 @@ if "google.colab" in sys.modules:
   pass
 
 # %%
+import dataclasses
 import re
 import tempfile
 from collections import Counter
@@ -152,12 +155,7 @@ plt.show()
 # %%
 path = tempfile.mkdtemp() + "/words.safetensors"
 table = trained["codes"].embed.to_table()
-tables.CodeTable.from_codes(
-  table.codes,
-  table.codebooks,
-  composition=table.composition,
-  vocabulary=vocabulary,
-).save(path)
+dataclasses.replace(table, vocabulary=vocabulary).save(path)
 
 served = tables.load(path)
 print(served)

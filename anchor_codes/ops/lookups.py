@@ -79,7 +79,8 @@ def normalize_centroids(
     epsilon: Added to the variance.
 
   Returns:
-    The normalised scores, and the moments to store next.
+    The normalised scores, and the moments to store next; a batch without a
+    score that counts leaves them as they are.
 
   >>> stored = normalization.Moments(jnp.zeros(2), jnp.ones(2))
   >>> values, moved = normalize_centroids(
@@ -94,6 +95,9 @@ def normalize_centroids(
   else:
     used = normalization.centroid_moments(values, where=where)
     moved = normalization.update_moments(stored, used, momentum=momentum)
+    counts = values.size > 0 if where is None else jnp.any(where)
+    keep = lambda new, old: jnp.where(counts, new, old)
+    moved = normalization.Moments(*map(keep, moved, stored))
   values = normalization.normalize_scores(values, *used, epsilon=epsilon)
   return values, moved
 

@@ -275,6 +275,8 @@ def as_array(
     ValueError: If the array is not like that.
   """
   array = np.asarray(value)
+  if array.dtype.name == "bfloat16":  # Which NumPy alone cannot read; exact.
+    array = array.astype(np.float32)
   if array.dtype.name not in dtypes:
     raise ValueError(
       f"`{name}` must be {' or '.join(dtypes)}, got {array.dtype}."

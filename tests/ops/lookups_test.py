@@ -71,6 +71,18 @@ def test_what_is_masked_does_not_count_for_the_moments():
   chex.assert_trees_all_close((values[where], moved), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [0, 4])
+def test_a_batch_without_scores_that_count_moves_no_moments(size):
+  stored = normalization.Moments(*map(jnp.asarray, _normal(2, K)))
+  _, moved = lookups.normalize_centroids(
+    jnp.ones((size, L, K)),
+    stored,
+    deterministic=False,
+    where=jnp.zeros(size, bool),
+  )
+  chex.assert_trees_all_equal(moved, stored)
+
+
 @pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)])
 @pytest.mark.parametrize("positions", [1, L])
 def test_scores_of_queries_part_by_part(batch, positions):
