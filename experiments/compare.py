@@ -22,17 +22,28 @@ from experiments.datasets import language_model as datasets
 ROWS: dict[str, dict[str, Any]] = {
   "full": {"embedding": "full"},
   "full + SSE-SE": {"embedding": "full", "sharing": "se"},
-  "anchors": {"embedding": "anchors", "num_anchors": 200},
+  "anchors": {
+    "embedding": "anchors",
+    "num_anchors": 256,
+    "weight_scale": 0.1,
+    "shared_learning_rate": 0.3,
+  },
   "KD codes": {
     "embedding": "kd",
-    "code_length": 20,
+    "code_length": 64,
     "codebook_size": 16,
+    "composition": "concat",
     "row_optimizer": "adam",
     "row_learning_rate": 0.01,
   },
-  "DPQ": {"embedding": "dpq", "code_length": 25, "codebook_size": 32},
-  "low rank": {"embedding": "low_rank", "rank": 16},
-  "hash": {"embedding": "hash", "num_buckets": 350},
+  "DPQ": {
+    "embedding": "dpq",
+    "code_length": 128,
+    "codebook_size": 8,
+    "relaxation": "nearest",
+  },
+  "low rank": {"embedding": "low_rank", "rank": 12},
+  "hash": {"embedding": "hash", "num_buckets": 500},
 }
 """The rows of the table: the settings in which each differs from the others."""
 
@@ -112,7 +123,8 @@ def main(argv: list[str]) -> None:
   rows = compare(workdir, quick=flags.FLAGS.quick)
   print(f"\n{reporting.format_table(rows, reporting.COLUMNS)}\n")
   seconds = time.perf_counter() - begin
-  print(f"{seconds:.0f} s in all. Files and {workdir / 'comparison.png'}")
+  print("NumPy reads from each file what its layer has learned.")
+  print(f"{seconds:.0f} s in all; see {workdir / 'comparison.png'}.")
 
 
 if __name__ == "__main__":
