@@ -42,8 +42,17 @@ ROWS: dict[str, dict[str, Any]] = {
     "codebook_size": 8,
     "relaxation": "nearest",
   },
-  "low rank": {"embedding": "low_rank", "rank": 12},
-  "hash": {"embedding": "hash", "num_buckets": 500},
+  "low rank": {
+    "embedding": "low_rank",
+    "rank": 12,
+    "shared_learning_rate": 0.1,
+  },
+  "hash": {
+    "embedding": "hash",
+    "num_buckets": 256,
+    "num_hashes": 4,
+    "shared_learning_rate": 0.5,
+  },
 }
 """The rows of the table: the settings in which each differs from the others."""
 
