@@ -14,7 +14,7 @@ import pathlib
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import language_modeling, reporting
 from experiments.datasets import language_model as datasets
@@ -30,7 +30,7 @@ ROWS: dict[str, dict[str, Any]] = {
   },
   "KD codes": {
     "embedding": "kd",
-    "code_length": 64,
+    "code_length": 32,
     "codebook_size": 16,
     "composition": "concat",
     "row_optimizer": "adam",
@@ -127,6 +127,7 @@ def main(argv: list[str]) -> None:
   """Runs the comparison that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
   begin = time.perf_counter()
   workdir = pathlib.Path(flags.FLAGS.workdir)
   rows = compare(workdir, quick=flags.FLAGS.quick)

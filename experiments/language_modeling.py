@@ -127,17 +127,17 @@ class Run:
       training.CheckpointError: If all checkpoints are damaged.
     """
     state, first, restored_step = self.trainer.init(), 0, None
-    checkpointer = training.Checkpointer(self.workdir / "checkpoints")
-    if resume and checkpointer.steps():
+    checkpointer = self._checkpointer()
+    if checkpointer and checkpointer.steps():
+      if not resume:
+        raise ValueError(
+          f"{self.workdir} holds the checkpoints of another run: go on with it "
+          "by --resume, or choose another --workdir."
+        )
       abstract = self.chunk.put_state(state)
       restored_step, state, metadata = checkpointer.restore(abstract)
       self._check_config(metadata["config"])
       first = metadata["next_chunk"]
-    elif checkpointer.steps():
-      raise ValueError(
-        f"{self.workdir} holds the checkpoints of another run: go on with it "
-        "by --resume, or choose another --workdir."
-      )
     with reporting.MetricsWriter(
       self.workdir, restored_step=restored_step
     ) as writer:
@@ -151,6 +151,11 @@ class Run:
         ],
         first_chunk=first,
       )
+
+  def _checkpointer(self) -> training.Checkpointer | None:
+    if not self.config.checkpoint_chunks:
+      return None
+    return training.Checkpointer(self.workdir / "checkpoints")
 
   def _chunks(self, first: int) -> Iterator[Any]:
     """Yields the batches of each chunk from a given one on, with a bar."""
@@ -187,7 +192,7 @@ class Run:
   def _save(self, checkpointer, number, state, metrics):
     del metrics
     every = self.config.checkpoint_chunks
-    if every and (number + 1) % every == 0:
+    if checkpointer and (number + 1) % every == 0:
       metadata = {
         "config": dataclasses.asdict(self.config),
         "next_chunk": number + 1,

@@ -8,7 +8,7 @@ a compact embedding, `embedding.safetensors` in the folder. A run that was
 stopped goes on with the same command and `--resume`.
 """
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import language_modeling, reporting
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
   """Runs the training that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
   try:
     result = language_modeling.train_and_evaluate(
       CONFIG.value, WORKDIR.value, resume=RESUME.value
