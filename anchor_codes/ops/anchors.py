@@ -1,9 +1,8 @@
 r"""Embeddings that are sparse, non-negative mixtures of a few anchors.
 
-Definition (Liang et al., ICLR 2021): :math:`E = T A`, with the anchors
-:math:`A` [num_anchors, features] and one row of mixture weights
-:math:`T_i \ge 0` for each symbol. A row is kept dense, [num_anchors], or
-sparse, as the ``num_nonzeros`` largest weights and their positions.
+Definition (Liang et al., ICLR 2021): :math:`E = T A`, with anchors :math:`A`
+and a row of weights :math:`T_i \ge 0` for each symbol, kept dense
+[num_anchors], or as its ``num_nonzeros`` largest weights and their positions.
 """
 
 import math
@@ -23,8 +22,7 @@ class SparseRows(NamedTuple):
   """Rows of the transform by their non-zeros.
 
   Attributes:
-    indices: Positions in ``[0, num_anchors)`` of any integer type. A slot that
-      is not used has weight 0, and any position.
+    indices: Positions in ``[0, num_anchors)``; any where the weight is 0.
     weights: The weights at these positions.
   """
 
@@ -248,9 +246,8 @@ def random_rows(
 ) -> SparseRows:
   """Draws sparse rows with distinct positions and uniform weights.
 
-  Slot ``s`` draws its position from the ``s``-th of ``num_nonzeros`` equal
-  parts of the anchors, so that positions never repeat and memory stays at the
-  size of the result.
+  Each slot has an equal part of the anchors to itself, so that positions never
+  repeat and memory stays at the size of the result.
 
   Args:
     key: Source of randomness.
@@ -287,8 +284,7 @@ def random_anchors(
 ) -> Float[Array, "num_anchors features"]:
   """Draws anchors from a normal distribution: both signs occur.
 
-  Non-negative weights on anchors of one sign would leave all embeddings close
-  to one direction, so the signs matter.
+  With anchors of one sign, all embeddings would lie close to one direction.
 
   Args:
     key: Source of randomness.
