@@ -7,7 +7,7 @@ import jax
 import optax
 from flax import nnx
 
-from anchor_codes import nn, training, typing
+from anchor_codes import nn, tables, training, typing
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -35,6 +35,8 @@ class EmbeddingOptions:
       the model.
     row_optimizer: 'sgd', 'row_adagrad' (one number of state for each row) or
       'adam', for the rows.
+    stored_dtype: 'float32' or 'float16', the type in which the vectors and
+      weights of the trained embedding are stored, and tested.
     sharing: 'none' or 'se', exchange of ids in training.
     sharing_rate: Probability that an id is exchanged.
   """
@@ -57,6 +59,7 @@ class EmbeddingOptions:
   row_learning_rate: float = 1.0
   shared_learning_rate: float = 1.0
   row_optimizer: str = "sgd"
+  stored_dtype: str = "float32"
   sharing: str = "none"
   sharing_rate: float = 0.01
 
@@ -184,6 +187,28 @@ def make_sharing(
   if options.sharing == "none":
     return None
   return nn.StochasticSharing(vocab_size, rate=options.sharing_rate)
+
+
+def round_layer(layer: Any, options: EmbeddingOptions) -> None:
+  """Rounds the parameters of a trained layer to the type they are stored in.
+
+  Args:
+    layer: The layer, changed in place; its parameters keep their type.
+    options: What to round to.
+
+  Raises:
+    ValueError: If the type is unknown.
+  """
+  typing.check_choice(
+    "stored_dtype", options.stored_dtype, ("float32", "float16")
+  )
+  round_to = lambda p: p.astype(options.stored_dtype).astype(p.dtype)
+  nnx.update(layer, jax.tree.map(round_to, nnx.state(layer, nnx.Param)))
+
+
+def stored_table(layer: Any, options: EmbeddingOptions) -> tables.Table:
+  """Returns the artefact of a layer in the type it is stored in."""
+  return nn.to_table(layer).astype(options.stored_dtype)
 
 
 def row_optimizer(

@@ -131,6 +131,13 @@ class Trainer:
     """Returns the model with the parameters of a state."""
     return nnx.merge(self.graphdef, state.rows, state.params, state.stats)
 
+  def replace_model(
+    self, state: TrainState, model: language_model.LanguageModel
+  ) -> TrainState:
+    """Returns a state with the parameters of a model of the same form."""
+    _, rows, params, stats = self._split(model)
+    return state._replace(rows=rows, params=params, stats=stats)
+
   def step(self, state: TrainState, batch: Any) -> tuple[TrainState, Any]:
     """Takes one step on a global batch of inputs and targets."""
     key = jax.random.fold_in(jax.random.key(self.config.seed), state.step)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import nn, tables, training
+from anchor_codes import tables, training
 from experiments import embeddings, language_model_trainer, reporting
 from experiments.datasets import language_model as datasets
 from experiments.datasets import text
@@ -224,9 +224,12 @@ class Run:
     Raises:
       RuntimeError: If the file does not give back what was trained.
     """
-    layer = self.trainer.model_of(state).embed
-    layer.eval()
-    table = nn.to_table(layer)
+    model = self.trainer.model_of(state)
+    model.embed.eval()
+    embeddings.round_layer(model.embed, self.config)
+    state = self.trainer.replace_model(state, model)
+    layer = model.embed
+    table = embeddings.stored_table(layer, self.config)
     if self.config.embedding != "full":
       path = self.workdir / "embedding.safetensors"
       dataclasses.replace(table, vocabulary=self.data.vocabulary).save(path)

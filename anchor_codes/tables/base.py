@@ -13,7 +13,7 @@ import numpy as np
 
 from anchor_codes import accounting
 from anchor_codes.tables import storage
-from anchor_codes.typing import check_ids
+from anchor_codes.typing import check_choice, check_ids
 
 FLOATS = ("float32", "float16")
 _BLOCK = 4096  # Rows decoded at a time: they stay in the cache.
@@ -156,6 +156,26 @@ class Table(abc.ABC):
     """Returns the full table, float32 [num_embeddings, features]."""
     return self.lookup(np.arange(self.num_embeddings))
 
+  def astype(self, dtype: str) -> Self:
+    """Returns the table with its vectors and weights in another type.
+
+    Args:
+      dtype: 'float32' or 'float16'. Integers and the scales of int8 rows stay.
+
+    Returns:
+      A table of half or twice the size; the sums are float32 in both.
+
+    Raises:
+      ValueError: If the type is another one, or a value is too large for it.
+    """
+    check_choice("dtype", dtype, FLOATS)
+    floats = {
+      name: _cast(name, array, dtype)
+      for name, array in self.tensors.items()
+      if array.dtype.name in FLOATS and name != "scales"
+    }
+    return dataclasses.replace(self, **floats)
+
   def ids_of(self, words: Sequence[str]) -> np.ndarray:
     """Finds the ids of some symbols of the vocabulary.
 
@@ -289,6 +309,13 @@ def as_array(
   view = array.view()
   view.flags.writeable = False
   return view
+
+
+def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+  limit = np.finfo(dtype).max
+  if array.size and not np.abs(array).max() <= limit:
+    raise ValueError(f"`{name}` must lie within {limit} for {dtype}.")
+  return array.astype(dtype)
 
 
 def check_shape(
