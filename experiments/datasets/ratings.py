@@ -1,0 +1,399 @@
+"""Ratings that users gave to items, by name.
+
+=============== ========================================= ========== =======
+name            ratings                                   number     values
+=============== ========================================= ========== =======
+ml-100k         MovieLens 100K, 943 users, 1,682 movies   100,000    1 ... 5
+ml-1m           MovieLens 1M, 6,040 users, 3,706 movies   1,000,209  1 ... 5
+ml-latest-small MovieLens of 2018, 610 and 9,724          100,836    .5 ... 5
+ml-25m          MovieLens 25M, 162,541 and 59,047         25,000,095 .5 ... 5
+csv:PATH        the user's own file                       any        any
+=============== ========================================= ========== =======
+
+The MovieLens files may not be passed on, see :mod:`experiments.datasets.files`;
+the largest comes through TFDS, by :mod:`experiments.datasets.ratings_tfds`.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anchor_codes import typing as options
+from experiments.datasets import files
+
+SplitKind = Literal["random", "chronological", "published"]
+"""How ratings are split, see `split_ratings`."""
+
+SPLIT_KINDS: tuple[str, ...] = get_args(SplitKind)
+
+_OWN_FILE = "csv:"
+_THROUGH_TFDS = "ml-25m"
+_PUBLISHED_SEED = 1446557
+
+
+class Ratings(NamedTuple):
+  """Ratings as arrays that cannot be written to; row i is one rating.
+
+  Attributes:
+    name: The name that `load_ratings` takes.
+    users: int32 ids [num_ratings] of users, below ``len(user_names)``.
+    items: int32 ids [num_ratings] of items, below ``len(item_names)``.
+    values: float32 ratings [num_ratings].
+    order: int64 [num_ratings], larger for later ratings: time stamps, or the
+      best order that is known. Of equal ones the first in the file is first.
+    user_names: The original id of each user.
+    item_names: The original id of each item.
+    source: Where the ratings come from, and their licence.
+  """
+
+  name: str
+  users: np.ndarray
+  items: np.ndarray
+  values: np.ndarray
+  order: np.ndarray
+  user_names: tuple[str, ...]
+  item_names: tuple[str, ...]
+  source: str
+
+
+class RatingSplits(NamedTuple):
+  """Rows of the ratings to learn from, to choose a model by, and to judge it.
+
+  Attributes:
+    train: int64 row numbers of ratings.
+    valid: The same for the ratings that may select a model.
+    test: The same for the ratings that only measure it.
+  """
+
+  train: np.ndarray
+  valid: np.ndarray
+  test: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class _MovieLens:
+  """A file with a user, an item, a rating and a time in each line.
+
+  Attributes:
+    filename: Name of the file in the folder of the data set.
+    sha256: Digest of the file.
+    layout: How `numpy.loadtxt` reads it.
+    origin: The archive that holds the file.
+    source: Name and licence.
+  """
+
+  filename: str
+  sha256: str
+  layout: Mapping[str, Any]
+  origin: str
+  source: str
+
+
+_MOVIELENS = {
+  "ml-100k": _MovieLens(
+    filename="u.data",
+    sha256="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
+    layout={"delimiter": "\t"},
+    origin="ml-100k.zip of GroupLens",
+    source="MovieLens 100K, GroupLens, for research only",
+  ),
+  "ml-1m": _MovieLens(
+    filename="ratings_order.csv",
+    sha256="cf3181424467e22b6e1dff6d14836bbe8ba68d21523a2d28f8a417fa7df441c7",
+    layout={"delimiter": ",", "skiprows": 1},
+    origin=(
+      "the ratings.dat in ml-1m.zip of GroupLens, as `user,movie,rating,"
+      "chrono_rank` with the rank of each rating in its user's time order"
+    ),
+    source="MovieLens 1M, GroupLens, for research only",
+  ),
+  "ml-latest-small": _MovieLens(
+    filename="ratings.csv",
+    sha256="aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646",
+    layout={"delimiter": ",", "skiprows": 1},
+    origin="ml-latest-small.zip of GroupLens (September 2018)",
+    source="MovieLens Latest (small), 2018, GroupLens, not for commerce",
+  ),
+}
+
+RATING_NAMES = (*_MOVIELENS, _THROUGH_TFDS)
+"""The names that `load_ratings` knows, besides ``csv:PATH``."""
+
+
+def load_ratings(
+  name: str, *, data_dir: str | os.PathLike[str] | None = None
+) -> Ratings:
+  """Loads ratings by their name.
+
+  The order of ``ml-1m`` is an approximation: its file ranks the ratings of each
+  user in time but has no time stamps. Users were numbered from the last who
+  joined to the first (user 6040 in April 2000, user 1 in December), so ratings
+  are ordered by (descending user, rank). The movies with the largest ids, which
+  were added in October 2000, bear this out: of the ratings of movie 3908 and
+  later that fall into the first half of their user's ratings, 98 % are from
+  users up to 3300, who gave 53 % of all ratings. Users who came back months
+  later are placed too early.
+
+  Args:
+    name: One of `RATING_NAMES`, or ``csv:`` and the path of a file for
+      :func:`experiments.datasets.ratings_csv.read_csv`.
+    data_dir: Folder of data sets, by default ``$ANCHOR_CODES_DATA``, else
+      ``../shared/data`` beside the project if there is one. It holds
+      ``ml-100k/u.data``, ``ml-1m/ratings_order.csv``,
+      ``ml-latest-small/ratings.csv`` and ``movielens/25m-ratings`` of TFDS.
+
+  Returns:
+    The ratings. Ids of MovieLens follow the original numbers, those of a file
+    of the user the first appearance.
+
+  Raises:
+    ValueError: If the name is unknown, or a file is not in its format.
+    FileNotFoundError: If a file is missing; it names the path and the archive.
+    ImportError: If ``ml-25m`` is asked for and TFDS is not installed.
+  """
+  # These two modules build `Ratings`, so this one cannot import them first.
+  if name.startswith(_OWN_FILE):
+    from experiments.datasets import ratings_csv
+
+    return ratings_csv.read_csv(name.removeprefix(_OWN_FILE))
+  if name == _THROUGH_TFDS:
+    from experiments.datasets import ratings_tfds
+
+    return ratings_tfds.load_movielens("25m-ratings", data_dir=data_dir)
+  if name not in _MOVIELENS:
+    known = ", ".join(repr(known) for known in RATING_NAMES)
+    raise ValueError(
+      f"`name` must be one of {known} or 'csv:PATH', got {name!r}."
+    )
+  return _load_movielens(name, data_dir)
+
+
+def _load_movielens(
+  name: str, data_dir: str | os.PathLike[str] | None
+) -> Ratings:
+  known = _MOVIELENS[name]
+  path = files.find_file(
+    known.filename,
+    dataset=name,
+    sha256=known.sha256,
+    origin=known.origin,
+    data_dir=data_dir,
+  )
+  users, items, values, order = _read_numbers(path, known).T
+  if name == "ml-1m":
+    order = np.argsort(np.lexsort((order, -users)))
+  columns = {"users": users, "items": items, "values": values, "order": order}
+  return number_movielens(name, **columns, source=known.source)
+
+
+def _read_numbers(path: pathlib.Path, known: _MovieLens) -> np.ndarray:
+  if path.stat().st_size == 0:
+    raise ValueError(f"{path} must hold ratings, but it is empty.")
+  try:
+    # float64 holds ids and time stamps exactly.
+    return np.loadtxt(path, usecols=range(4), ndmin=2, **known.layout)
+  except ValueError as error:
+    raise ValueError(
+      f"{path} must have four numbers in each line: {error}"
+    ) from error
+
+
+def number_movielens(
+  name: str,
+  *,
+  users: np.ndarray,
+  items: np.ndarray,
+  values: np.ndarray,
+  order: np.ndarray,
+  source: str,
+) -> Ratings:
+  """Makes ratings of the numbers of users and movies in MovieLens.
+
+  The arguments are the attributes of `Ratings`, with original numbers as users
+  and items. The ids of those that occur follow their numbers.
+
+  >>> user, movie, stars, time = np.array([[7, 40, 5, 1], [2, 40, 3, 0]]).T
+  >>> ratings = number_movielens(
+  ...   "toy", users=user, items=movie, values=stars, order=time, source="ours"
+  ... )
+  >>> ratings.users.tolist(), ratings.user_names, ratings.item_names
+  ([1, 0], ('2', '7'), ('40',))
+  """
+  user_ids, users = np.unique(users, return_inverse=True)
+  item_ids, items = np.unique(items, return_inverse=True)
+  return make_ratings(
+    name,
+    users=users,
+    items=items,
+    values=values,
+    order=order,
+    user_names=[str(int(number)) for number in user_ids],
+    item_names=[str(int(number)) for number in item_ids],
+    source=source,
+  )
+
+
+def make_ratings(
+  name: str,
+  *,
+  users: ArrayLike,
+  items: ArrayLike,
+  values: ArrayLike,
+  order: ArrayLike,
+  user_names: Sequence[str],
+  item_names: Sequence[str],
+  source: str,
+) -> Ratings:
+  """Makes ratings of columns, with the types and the protection they need.
+
+  The arguments are the attributes of `Ratings`; a column that has the right
+  type is not copied.
+
+  >>> ratings = make_ratings(
+  ...   "toy", users=[0, 0], items=[1, 0], values=[4.5, 3], order=[10, 20],
+  ...   user_names=["ann"], item_names=["tea", "rum"], source="ours",
+  ... )
+  >>> ratings.values, ratings.users.flags.writeable
+  (array([4.5, 3. ], dtype=float32), False)
+  """
+  return Ratings(
+    name=name,
+    users=_read_only(users, np.int32),
+    items=_read_only(items, np.int32),
+    values=_read_only(values, np.float32),
+    order=_read_only(order, np.int64),
+    user_names=tuple(user_names),
+    item_names=tuple(item_names),
+    source=source,
+  )
+
+
+def _read_only(column: ArrayLike, dtype: type[np.generic]) -> np.ndarray:
+  # The view leaves the caller's own array as it is.
+  view = np.asarray(column, dtype).view()
+  view.flags.writeable = False
+  return view
+
+
+def split_ratings(
+  ratings: Ratings, *, kind: SplitKind, seed: int = 0
+) -> RatingSplits:
+  """Splits ratings into rows for training, for validation and for test.
+
+  * ``random``: 80, 10 and 10 % of a random order.
+  * ``chronological``: the first 80 % in time, the next 10 and the last 10 %, so
+    that the future is predicted from the past.
+  * ``published``: the protocol of the published code of Anchor & Transform
+    (Liang et al., 2021). It has *no test set*: the first 90 % of a random order
+    are for training, and the last 10 % are both `valid` and `test`. A model
+    that was selected on them looks better than it is.
+
+  Args:
+    ratings: The ratings, at least 6, for ``published`` at least 2.
+    kind: One of `SPLIT_KINDS`.
+    seed: Of the random order, without effect on ``chronological``. The seed 0
+      of ``published`` stands for 1446557, which is that of the code.
+
+  Returns:
+    The rows.
+
+  Raises:
+    ValueError: If `kind` is unknown, or there are too few ratings.
+
+  >>> column = np.arange(10)
+  >>> ratings = number_movielens(
+  ...   "toy", users=column, items=column, values=column, order=-column,
+  ...   source="ours",
+  ... )
+  >>> split_ratings(ratings, kind="chronological")
+  RatingSplits(train=array([9, 8, 7, 6, 5, 4, 3, 2]), valid=array([1]),
+               test=array([0]))
+  """
+  options.check_choice("kind", kind, SPLIT_KINDS)
+  count = len(ratings.values)
+  needed = 2 if kind == "published" else 6
+  if count < needed:
+    raise ValueError(
+      f"`ratings` must hold at least {needed} ratings for the split {kind!r}, "
+      f"of which none may be empty, got {count}."
+    )
+  if kind == "published":
+    state = np.random.RandomState(seed or _PUBLISHED_SEED)  # As theirs.
+    train, rest = np.split(state.permutation(count), [count * 9 // 10])
+    return RatingSplits(train, rest, rest)
+  if kind == "random":
+    rows = np.random.default_rng(seed).permutation(count)
+  else:
+    rows = np.argsort(ratings.order, kind="stable")
+  return RatingSplits(*np.split(rows, [count * 8 // 10, count * 9 // 10]))
+
+
+def unseen_rows(train_ids: np.ndarray, *, num_rows: int) -> np.ndarray:
+  """Marks the rows of a table, bool [num_rows], that training never touches.
+
+  Args:
+    train_ids: Ids of the training ratings.
+    num_rows: Number of users, or of items.
+
+  >>> unseen_rows(np.array([2, 0, 2]), num_rows=4)
+  array([False,  True, False,  True])
+  """
+  unseen = np.ones(num_rows, bool)
+  unseen[train_ids] = False
+  return unseen
+
+
+def count_unseen(
+  train_ids: np.ndarray, other_ids: np.ndarray, *, num_rows: int
+) -> int:
+  """Counts the ratings of users, or of items, that never occur in training.
+
+  Args:
+    train_ids: Ids of the training ratings.
+    other_ids: Ids of the ratings to count.
+    num_rows: Number of users, or of items.
+
+  >>> count_unseen(np.array([2, 0]), np.array([1, 1, 0]), num_rows=3)
+  2
+  """
+  return int(unseen_rows(train_ids, num_rows=num_rows)[other_ids].sum())
+
+
+def time_batches(
+  ratings: Ratings, indices: np.ndarray, *, num_batches: int
+) -> list[np.ndarray]:
+  """Cuts ratings into batches that follow each other in time.
+
+  Args:
+    ratings: The ratings.
+    indices: Rows of ratings in any order.
+    num_batches: Number of batches, from 1 to the number of rows.
+
+  Returns:
+    The rows of each batch; sizes differ by at most one.
+
+  Raises:
+    ValueError: If there are fewer rows than batches.
+
+  >>> column = np.arange(5)
+  >>> ratings = number_movielens(
+  ...   "toy", users=column, items=column, values=column, order=-column,
+  ...   source="ours",
+  ... )
+  >>> time_batches(ratings, np.array([1, 4, 2]), num_batches=2)
+  [array([4, 2]), array([1])]
+  """
+  options.check_at_least("num_batches", num_batches, 1)
+  if num_batches > len(indices):
+    raise ValueError(
+      f"`num_batches` must be at most the number of ratings, got {num_batches} "
+      f"batches of {len(indices)} ratings."
+    )
+  rows = np.sort(indices)  # So that ties keep the order of the file.
+  rows = rows[np.argsort(ratings.order[rows], kind="stable")]
+  return np.array_split(rows, num_batches)
