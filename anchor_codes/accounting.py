@@ -104,6 +104,33 @@ def anchor_row_bits(
   return num_nonzeros * (index_bits + weight_bits)
 
 
+def masked_rows_bytes(
+  num_embeddings: int,
+  num_anchors: int,
+  num_nonzeros: int,
+  *,
+  weight_bits: int = 32,
+) -> int:
+  """Returns the bytes of all rows of an anchor table with masks.
+
+  Args:
+    num_embeddings: Number of rows, V.
+    num_anchors: Number of anchors, K: the bits of a mask, in whole bytes.
+    num_nonzeros: Weights of the whole table, N.
+    weight_bits: Bits of one weight.
+
+  Returns:
+    ``V * ceil(K / 8) + N * weight_bits / 8``. Rows with many non-zeros take
+    more than others, so that there is no number of bits for each row.
+
+  >>> masked_rows_bytes(10_000, 100, 25_000)
+  230000
+  >>> table_bytes(10_000, row_bits=anchor_row_bits(100, 8))
+  400000
+  """
+  return num_embeddings * -(-num_anchors // 8) + num_nonzeros * weight_bits // 8
+
+
 def code_row_bits(code_length: int, codebook_size: int) -> int:
   """Returns the bits of one packed code, which fills whole bytes.
 

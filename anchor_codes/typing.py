@@ -14,8 +14,17 @@ Relaxation = Literal["softmax", "gumbel", "nearest"]
 Composition = Literal["sum", "concat", "linear"]
 """How the vectors that a code chooses become one vector."""
 
+Penalty = Literal["plain", "frequency", "keep_one"]
+"""How the l1 penalty treats the rows: all alike, by how often they occur, or
+sparing the largest weight of each."""
+
+Start = Literal["random", "antipodal"]
+"""How anchors start: by themselves, or in pairs of opposite sign."""
+
 COMPOSITIONS: tuple[str, ...] = get_args(Composition)
 BUCKET_COMPOSITIONS: tuple[str, ...] = ("sum", "product")
+PENALTIES: tuple[str, ...] = get_args(Penalty)
+STARTS: tuple[str, ...] = get_args(Start)
 
 
 def check_choice(name: str, value: str, allowed: Collection[str]) -> None:

@@ -20,6 +20,7 @@ class EmbeddingOptions:
     num_anchors: Anchors, for 'anchors'.
     num_nonzeros: Weights kept in a row, for 'anchors'; 0 for dense rows.
     weight_scale: Largest weight at the start, for 'anchors'.
+    start: 'random', or 'antipodal' for anchors in pairs of opposite sign.
     start_scale: Standard deviation of an entry of the vectors at the start.
     l1: Strength of the l1 penalty on the rows, for 'anchors'.
     code_length: Digits of a code, for 'kd' and 'dpq'.
@@ -33,8 +34,8 @@ class EmbeddingOptions:
     row_learning_rate: Learning rate of the rows, relative to that of the model.
     shared_learning_rate: Learning rate of the shared part, relative to that of
       the model.
-    row_optimizer: 'sgd', 'row_adagrad' (one number of state for each row) or
-      'adam', for the rows.
+    row_optimizer: 'sgd', 'row_adagrad' (one number of state for each row),
+      'adam', or 'yogi' with the proximal step in its metric, for the rows.
     stored_dtype: 'float32' or 'float16', the type in which the vectors and
       weights of the trained embedding are stored, and tested.
     sharing: 'none' or 'se', exchange of ids in training.
@@ -46,6 +47,7 @@ class EmbeddingOptions:
   num_anchors: int = 200
   num_nonzeros: int = 8
   weight_scale: float = 1.0
+  start: str = "random"
   start_scale: float = 0.05
   l1: float = 1e-4
   code_length: int = 20
@@ -78,6 +80,7 @@ def _anchors(vocab_size, options, scale, rngs):
     num_anchors=options.num_anchors,
     num_nonzeros=options.num_nonzeros or None,
     weight_scale=options.weight_scale,
+    start=options.start,
     scale=scale,
     rngs=rngs,
   )
@@ -212,13 +215,17 @@ def stored_table(layer: Any, options: EmbeddingOptions) -> tables.Table:
 
 
 def row_optimizer(
-  options: EmbeddingOptions, learning_rate: optax.Schedule
+  options: EmbeddingOptions,
+  learning_rate: optax.Schedule,
+  *,
+  keep_zeros: bool = False,
 ) -> optax.GradientTransformation:
   """Returns the optimiser of the rows of the embedding.
 
   Args:
     options: Which optimiser, its rate, and the penalty of the rows.
     learning_rate: Learning rate of the model at each step.
+    keep_zeros: Whether weights of 'anchors' that are zero stay zero.
 
   Returns:
     A gradient transformation for the rows of a batch; for 'anchors' it ends
@@ -227,13 +234,21 @@ def row_optimizer(
   Raises:
     ValueError: If an option is unknown or outside its range.
   """
-  typing.check_choice("row_optimizer", options.row_optimizer, ROW_OPTIMIZERS)
-  scale = options.row_learning_rate
-  schedule = lambda step: scale * learning_rate(step)
-  steps = [
-    ROW_OPTIMIZERS[options.row_optimizer](),
-    optax.scale_by_learning_rate(schedule),
-  ]
-  if options.embedding == "anchors":
-    steps.append(training.proximal_l1(schedule, l1=options.l1))
+  allowed = (*ROW_OPTIMIZERS, "yogi")
+  typing.check_choice("row_optimizer", options.row_optimizer, allowed)
+  anchors = options.embedding == "anchors"
+  schedule = lambda step: options.row_learning_rate * learning_rate(step)
+  if options.row_optimizer == "yogi":
+    if not anchors:
+      raise ValueError("`row_optimizer` 'yogi' is for 'anchors' only.")
+    steps = [training.proximal_yogi(schedule, l1=options.l1)]
+  else:
+    steps = [
+      ROW_OPTIMIZERS[options.row_optimizer](),
+      optax.scale_by_learning_rate(schedule),
+    ]
+    if anchors:
+      steps.append(training.proximal_l1(schedule, l1=options.l1))
+  if anchors:
+    steps.append(training.keep_zeros(active=keep_zeros))
   return optax.chain(*steps)

@@ -1,19 +1,22 @@
 """Trains a language model with any embedding, and measures what it costs."""
 
 import dataclasses
-import itertools
 import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import tables, training
-from experiments import embeddings, language_model_trainer, reporting
+from experiments import (
+  embeddings,
+  language_model_trainer,
+  reporting,
+  row_trainer,
+  training_run,
+)
 from experiments.datasets import language_model as datasets
 from experiments.datasets import text
 
@@ -69,7 +72,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   seed: int = 0
 
 
-class Run:
+class Run(training_run.TrainingRun):
   """One training run: the data, the compiled steps, and what they leave.
 
   Args:
@@ -87,130 +90,51 @@ class Run:
     data: text.TextDataset | None = None,
     mesh: Mesh | None = None,
   ):
-    self.config = config
-    self.workdir = pathlib.Path(workdir)
-    self.workdir.mkdir(parents=True, exist_ok=True)
     self.data = data or datasets.load_text(
       config.dataset, data_dir=config.data_dir or None
     )
-    self.batches = text.batch_tokens(
+    self.inputs, self.targets = text.batch_tokens(
       self.data.train[: config.max_tokens or None],
       batch_size=config.batch_size,
       num_steps=config.num_steps,
     )
-    size = len(self.data.vocabulary)
-    steps = len(self.batches[0])
-    self.bounds = chunk_bounds(steps, config.chunk_steps)
-    self.trainer = language_model_trainer.Trainer(
-      config, np.bincount(self.data.train, minlength=size), steps
+    size, steps = len(self.data.vocabulary), len(self.inputs)
+    counts = np.bincount(self.data.train, minlength=size)
+    trainer = language_model_trainer.Trainer(config, counts, steps)
+    super().__init__(
+      config,
+      pathlib.Path(workdir),
+      trainer,
+      steps_per_epoch=steps,
+      mesh=mesh,
     )
-    self.chunk = training.compile_chunk(
-      self.trainer.step,
-      training.data_mesh() if mesh is None else mesh,
-      state_specs=language_model_trainer.STATE_SPECS,
-    )
-    self.chunk_seconds: list[float] = []
+    self.evaluate = trainer.evaluate
 
-  def train(self, *, resume: bool = False) -> language_model_trainer.TrainState:
-    """Trains to the end, from the start or from the last checkpoint.
+  def batches(self, epoch: int, begin: int, end: int) -> Any:
+    """Returns the next part of the text, the same in every epoch."""
+    del epoch
+    return self.inputs[begin:end], self.targets[begin:end]
 
-    Args:
-      resume: Whether to go on from the newest checkpoint in the folder, if
-        there is one.
+  def report(self, loss: float) -> dict[str, float]:
+    """Returns the perplexity of the training text."""
+    return {"train_perplexity": math.exp(loss)}
 
-    Returns:
-      The state in the end.
-
-    Raises:
-      ValueError: If the folder holds the checkpoints of a run that is not to
-        be resumed, or of one with other options.
-      training.CheckpointError: If all checkpoints are damaged.
-    """
-    state, first, restored_step = self.trainer.init(), 0, None
-    checkpointer = self._checkpointer()
-    if checkpointer and checkpointer.steps():
-      if not resume:
-        raise ValueError(
-          f"{self.workdir} holds the checkpoints of another run: go on with it "
-          "by --resume, or choose another --workdir."
-        )
-      abstract = self.chunk.put_state(state)
-      restored_step, state, metadata = checkpointer.restore(abstract)
-      self._check_config(metadata["config"])
-      first = metadata["next_chunk"]
-    with reporting.MetricsWriter(
-      self.workdir, restored_step=restored_step
-    ) as writer:
-      return training.run_chunks(
-        self.chunk,
-        self.chunk.put_state(state),
-        self._chunks(first),
-        callbacks=[
-          lambda *event: self._finish_chunk(writer, *event),
-          lambda *event: self._save(checkpointer, *event),
-        ],
-        first_chunk=first,
-      )
-
-  def _checkpointer(self) -> training.Checkpointer | None:
-    if not self.config.checkpoint_chunks:
-      return None
-    return training.Checkpointer(self.workdir / "checkpoints")
-
-  def _chunks(self, first: int) -> Iterator[Any]:
-    """Yields the batches of each chunk from a given one on, with a bar."""
-    inputs, targets = self.batches
-    numbers = range(first, self.config.epochs * len(self.bounds))
-    bar = reporting.progress(
-      numbers, description=self.config.embedding, unit="chunk"
-    )
-    for number in bar:
-      begin, end = self.bounds[number % len(self.bounds)]
-      start = time.perf_counter()
-      yield inputs[begin:end], targets[begin:end]
-      self.chunk_seconds.append(time.perf_counter() - start)
-
-  def _finish_chunk(self, writer, number, state, metrics):
-    """Writes the loss; an epoch ends with validation and a fresh start."""
-    step = int(state.step)
-    loss = float(np.mean(metrics["loss"]))
-    report = {"train_perplexity": math.exp(loss)}
-    if (number + 1) % len(self.bounds):
-      writer.write(step, report)
-      return None
+  def end_epoch(
+    self, epoch: int, state: row_trainer.TrainState
+  ) -> tuple[row_trainer.TrainState, dict[str, float]]:
+    """Validates, and makes the text start anew."""
+    del epoch
+    report = {}
     if self.config.validate_epochs:
-      valid = self.trainer.evaluate(state, self.data.valid)
-      report["valid_perplexity"] = valid
-    writer.write(step, report)
-    return state._replace(
-      carry=[
-        tuple(np.zeros(part.shape, part.dtype) for part in layer)
-        for layer in state.carry
-      ]
-    )
-
-  def _save(self, checkpointer, number, state, metrics):
-    del metrics
-    every = self.config.checkpoint_chunks
-    if checkpointer and (number + 1) % every == 0:
-      metadata = {
-        "config": dataclasses.asdict(self.config),
-        "next_chunk": number + 1,
-      }
-      checkpointer.save(int(state.step), state, metadata)
-
-  def _check_config(self, saved: dict[str, Any]) -> None:
-    """Refuses to go on with other options than the run was started with."""
-    given = dataclasses.asdict(self.config)
-    for name in given:
-      if name != "data_dir" and given[name] != saved.get(name):
-        raise ValueError(
-          f"`{name}` must stay {saved.get(name)!r} when a run is resumed, "
-          f"got {given[name]!r}."
-        )
+      report["valid_perplexity"] = self.evaluate(state, self.data.valid)
+    carry = [
+      tuple(np.zeros(part.shape, part.dtype) for part in layer)
+      for layer in state.carry
+    ]
+    return state._replace(carry=carry), report
 
   def finish(
-    self, state: language_model_trainer.TrainState, *, seconds: float
+    self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the trained model, and writes the table and the result.
 
@@ -225,42 +149,20 @@ class Run:
       RuntimeError: If the file does not give back what was trained.
     """
     model = self.trainer.model_of(state)
-    model.embed.eval()
-    embeddings.round_layer(model.embed, self.config)
-    state = self.trainer.replace_model(state, model)
-    layer = model.embed
-    table = embeddings.stored_table(layer, self.config)
-    if self.config.embedding != "full":
-      path = self.workdir / "embedding.safetensors"
-      dataclasses.replace(table, vocabulary=self.data.vocabulary).save(path)
-      check_file(path, layer)
-    evaluate = self.trainer.evaluate
-    result = reporting.RunResult(
-      experiment="train_language_model",
-      dataset=self.config.dataset,
-      embedding=self.config.embedding,
-      seed=self.config.seed,
-      metrics={
-        "test_perplexity": evaluate(state, self.data.test),
-        "valid_perplexity": evaluate(state, self.data.valid),
-      },
-      embedding_params=table.num_params,
-      embedding_bytes=table.nbytes,
-      dense_bytes=table.dense_bytes,
-      training_bytes=self.trainer.embedding_training_bytes(state),
-      num_anchors=getattr(table, "num_anchors", 0),
-      seconds=seconds,
-      seconds_per_epoch=self.seconds_per_epoch(),
-      config=dataclasses.asdict(self.config),
+    table = training_run.store_embedding(
+      model.embed,
+      self.config,
+      self.workdir / "embedding.safetensors",
+      vocabulary=self.data.vocabulary,
     )
-    reporting.write_result(result, self.workdir)
-    return result
-
-  def seconds_per_epoch(self) -> float:
-    """Returns the duration of an epoch, without compilation and evaluation."""
-    if not self.chunk_seconds:
-      return 0.0
-    return float(np.median(self.chunk_seconds)) * len(self.bounds)
+    state = self.trainer.replace_model(state, model)
+    metrics = {
+      "test_perplexity": self.evaluate(state, self.data.test),
+      "valid_perplexity": self.evaluate(state, self.data.valid),
+    }
+    return self.write_result(
+      "train_language_model", state, [table], metrics, seconds=seconds
+    )
 
 
 def train_and_evaluate(
@@ -291,55 +193,3 @@ def train_and_evaluate(
   run = Run(config, workdir, data=data, mesh=mesh)
   state = run.train(resume=resume)
   return run.finish(state, seconds=time.perf_counter() - begin)
-
-
-def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
-  """Cuts an epoch into chunks of about `target` steps, equal if that can be.
-
-  A chunk of another length is compiled again, so that a divisor of the number
-  of steps between half and twice the target is taken where there is one.
-
-  Args:
-    num_steps: Steps of an epoch.
-    target: Steps of a chunk, about.
-
-  Returns:
-    The first step of each chunk, and the one after its last.
-
-  >>> chunk_bounds(12, 5)
-  [(0, 6), (6, 12)]
-  >>> chunk_bounds(13, 5)
-  [(0, 4), (4, 8), (8, 13)]
-  """
-  lengths = range(max(target // 2, 1), min(2 * target, num_steps) + 1)
-  divisors = [length for length in lengths if num_steps % length == 0]
-  if divisors:
-    length = min(divisors, key=lambda length: abs(length - target))
-    number = num_steps // length
-  else:
-    number = max(round(num_steps / target), 1)
-  edges = [part * num_steps // number for part in range(number + 1)]
-  return list(itertools.pairwise(edges))
-
-
-def check_file(path: pathlib.Path, layer: Any) -> None:
-  """Checks that NumPy reads from a file what the layer has learned.
-
-  Args:
-    path: The artefact.
-    layer: The layer it was made from.
-
-  Raises:
-    RuntimeError: If a vector differs by more than 1e-5, or a code at all.
-  """
-  table = tables.load(path)
-  ids = np.arange(table.num_embeddings)
-  difference = float(np.abs(table.lookup(ids) - np.asarray(layer(ids))).max())
-  if not difference <= 1e-5:
-    raise RuntimeError(
-      f"{path}: a vector differs from the layer's by {difference}."
-    )
-  if isinstance(table, tables.CodeTable) and not np.array_equal(
-    table.codes, np.asarray(layer.codes())
-  ):
-    raise RuntimeError(f"{path}: codes differ from those of the layer.")

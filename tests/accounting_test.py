@@ -66,6 +66,22 @@ def test_anchor_row_bits(num_anchors, num_nonzeros, weight_bits, expected):
 
 
 @pytest.mark.parametrize(
+  ("sizes", "weight_bits", "expected"),
+  [
+    ((10, 8, 3), 32, 10 + 12),
+    ((10, 9, 3), 32, 20 + 12),
+    ((10, 9, 3), 16, 20 + 6),
+    ((1, 1, 0), 32, 1),
+    ((10**9, 1000, 4 * 10**9), 16, 133 * 10**9),
+  ],
+)
+def test_masked_rows_bytes(sizes, weight_bits, expected):
+  assert expected == accounting.masked_rows_bytes(
+    *sizes, weight_bits=weight_bits
+  )
+
+
+@pytest.mark.parametrize(
   ("code_length", "codebook_size", "expected"),
   [
     (32, 32, 160),

@@ -13,6 +13,7 @@ from anchor_codes.nn import dpq_embed, kd_embed
 
 def test_option_sets_agree_with_their_literal_types():
   assert get_args(typing.Composition) == typing.COMPOSITIONS
+  assert get_args(typing.Penalty) == typing.PENALTIES
   relaxations = {*kd_embed.RELAXATIONS, *dpq_embed.RELAXATIONS}
   assert set(get_args(typing.Relaxation)) == relaxations
 

@@ -1,9 +1,13 @@
 """Linen twin of the embeddings that are mixtures of a few anchors."""
 
-import numpy as np
+from typing import Any
 
-from anchor_codes import tables, typing
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from anchor_codes import tables
 from anchor_codes.linen import base
+from anchor_codes.ops import anchor_starts
 from anchor_codes.ops import anchors as anchor_ops
 
 
@@ -23,29 +27,33 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
   num_anchors: int
   num_nonzeros: int | None = 8
   weight_scale: float = 1.0
+  start: str = "random"
 
   def _declare(self) -> None:
-    typing.check_at_least("num_anchors", self.num_anchors, 1)
-    used = self.num_anchors if self.num_nonzeros is None else self.num_nonzeros
-    anchor_ops.check_num_nonzeros(used, self.num_anchors)
-    std = anchor_ops.anchor_scale(self.scale / self.weight_scale, used)
-    self.anchors = self._normal("anchors", std, self.num_anchors, self.features)
-
-    def rows(key):
-      return anchor_ops.random_rows(
+    def start(key: PRNGKeyArray) -> tuple[Any, Any]:
+      return anchor_starts.start_anchors(
         key,
         num_embeddings=self.num_embeddings,
+        features=self.features,
         num_anchors=self.num_anchors,
-        num_nonzeros=used,
-        scale=self.weight_scale,
+        num_nonzeros=self.num_nonzeros,
+        scale=self.scale,
+        weight_scale=self.weight_scale,
+        start=self.start,
       )
 
-    def weights(key):
-      return rows(key).weights.astype(self.param_dtype)
+    def weights(key: PRNGKeyArray) -> Any:
+      rows, _ = start(key)
+      weights = rows if self.num_nonzeros is None else rows.weights
+      return weights.astype(self.param_dtype)
 
-    def indices():
-      return rows(self.make_rng("params")).indices
+    def anchors(key: PRNGKeyArray) -> Any:
+      return start(key)[1].astype(self.param_dtype)
 
+    def indices() -> Any:
+      return start(self.make_rng("params"))[0].indices
+
+    self.anchors = self.param("anchors", anchors)
     if self.num_nonzeros is None:
       self.transform = self.param("transform", weights)
     else:
@@ -68,6 +76,8 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
   def _to_table(self) -> tables.AnchorTable:
     anchors = np.asarray(self.anchors)
     if self.num_nonzeros is None:
-      return tables.AnchorTable(anchors, weights=np.asarray(self.transform))
+      return tables.AnchorTable.from_transform(
+        anchors, np.asarray(self.transform)
+      )
     indices, weights = map(np.asarray, self._rows())
     return tables.AnchorTable(anchors, weights=weights, indices=indices)

@@ -7,10 +7,10 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from anchor_codes import tables, typing
+from anchor_codes import tables
 from anchor_codes.nn import base
+from anchor_codes.ops import anchor_starts, indexing
 from anchor_codes.ops import anchors as anchor_ops
-from anchor_codes.ops import indexing
 
 
 class AnchorEmbed(base.CompactEmbed):
@@ -37,10 +37,13 @@ class AnchorEmbed(base.CompactEmbed):
     scale: Standard deviation of an entry of the vectors at the start.
     weight_scale: Weights start uniform between 0 and this, and the anchors so
       much larger; smaller weights let a row change its anchors sooner.
+    start: 'random', or 'antipodal' for anchors in pairs of opposite sign,
+      whose dense rows start as a table without a constraint on its signs.
     rngs: Source of randomness of the start.
 
   Raises:
-    ValueError: If a size is not positive or `num_nonzeros` too large.
+    ValueError: If a size is not positive, `num_nonzeros` too large, or `start`
+      unknown.
 
   >>> embed = AnchorEmbed(100, 8, num_anchors=10, num_nonzeros=2,
   ...                     rngs=nnx.Rngs(0))
@@ -59,29 +62,24 @@ class AnchorEmbed(base.CompactEmbed):
     param_dtype: base.Dtype = jnp.float32,
     scale: float = 0.1,
     weight_scale: float = 1.0,
+    start: str = "random",
     rngs: nnx.Rngs,
   ):
     super().__init__(num_embeddings, features, dtype=dtype)
-    typing.check_at_least("num_anchors", num_anchors, 1)
-    rows = anchor_ops.random_rows(
+    rows, anchors = anchor_starts.start_anchors(
       rngs.params(),
       num_embeddings=num_embeddings,
-      num_anchors=num_anchors,
-      num_nonzeros=num_anchors if num_nonzeros is None else num_nonzeros,
-      scale=weight_scale,
-    )
-    anchors = anchor_ops.random_anchors(
-      rngs.params(),
-      num_anchors=num_anchors,
       features=features,
-      scale=anchor_ops.anchor_scale(
-        scale / weight_scale, rows.weights.shape[1]
-      ),
+      num_anchors=num_anchors,
+      num_nonzeros=num_nonzeros,
+      scale=scale,
+      weight_scale=weight_scale,
+      start=start,
     )
     self.num_nonzeros = num_nonzeros
     self.anchors = nnx.Param(anchors.astype(param_dtype))
     if num_nonzeros is None:
-      self.transform = base.RowParam(rows.weights.astype(param_dtype))
+      self.transform = base.RowParam(rows.astype(param_dtype))
     else:
       self.indices = base.Code(rows.indices)
       self.weights = base.RowParam(rows.weights.astype(param_dtype))
@@ -115,10 +113,17 @@ class AnchorEmbed(base.CompactEmbed):
     return anchor_ops.sparse_anchor_attend(self.rows, anchors, query)
 
   def to_table(self) -> tables.AnchorTable:
-    """Returns the artefact: anchors, and the rows as they were trained."""
+    """Returns the artefact: anchors, and the rows as they were trained.
+
+    Dense rows that have become sparse are kept by their non-zeros, if that is
+    smaller.
+    """
     anchors = base.to_numpy(self.anchors)
     if self.num_nonzeros is None:
-      return tables.AnchorTable(anchors, weights=base.to_numpy(self.transform))
+      transform = base.to_numpy(self.transform)
+      # NumPy has no bfloat16.
+      dtype = "float16" if transform.dtype == jnp.float16 else "float32"
+      return tables.AnchorTable.from_transform(anchors, transform, dtype=dtype)
     return tables.AnchorTable(
       anchors,
       weights=base.to_numpy(self.weights),

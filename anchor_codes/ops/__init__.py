@@ -3,17 +3,23 @@
 No state, and no Flax: the layers of :mod:`anchor_codes.nn` call these.
 """
 
+from anchor_codes.ops.anchor_starts import (
+  anchor_scale,
+  antipodal_anchors,
+  antipodal_rows,
+  antipodal_scale,
+  frequency_anchors,
+  kmeans_anchors,
+  random_anchors,
+  random_rows,
+  start_anchors,
+)
 from anchor_codes.ops.anchors import (
   SparseRows,
   anchor_attend,
   anchor_lookup,
-  anchor_scale,
   expand_rows,
-  frequency_anchors,
-  kmeans_anchors,
   project_rows,
-  random_anchors,
-  random_rows,
   sparse_anchor_attend,
   sparse_anchor_lookup,
 )
@@ -62,17 +68,27 @@ from anchor_codes.ops.metrics import (
   relative_squared_error,
   unique_fraction,
 )
+from anchor_codes.ops.nonparametric import (
+  indian_buffet_rows,
+  small_variance_objective,
+)
 from anchor_codes.ops.normalization import (
   Moments,
   centroid_moments,
   normalize_scores,
   update_moments,
 )
+from anchor_codes.ops.penalties import (
+  frequency_multipliers,
+  keep_largest_multipliers,
+  relation_multipliers,
+)
 from anchor_codes.ops.prox import (
   catch_up,
   nonnegative_soft_threshold,
   soft_threshold,
 )
+from anchor_codes.ops.pruning import most_salient, pruning_budget, saliency
 from anchor_codes.ops.relaxations import (
   gumbel_codes,
   nearest_lookup,
@@ -101,6 +117,9 @@ __all__ = [
   "anchor_attend",
   "anchor_lookup",
   "anchor_scale",
+  "antipodal_anchors",
+  "antipodal_rows",
+  "antipodal_scale",
   "as_ids",
   "assign_codes",
   "attend_codes",
@@ -118,16 +137,20 @@ __all__ = [
   "expand_rows",
   "fold_linear",
   "frequency_anchors",
+  "frequency_multipliers",
   "graph_from_edges",
   "gumbel_codes",
   "hash_attend",
   "hash_buckets",
   "hash_lookup",
+  "indian_buffet_rows",
   "inside_table",
+  "keep_largest_multipliers",
   "kmeans",
   "kmeans_anchors",
   "lookup_codes",
   "mean_cosine",
+  "most_salient",
   "nan_outside",
   "nearest_lookup",
   "neighbor_overlap",
@@ -138,6 +161,7 @@ __all__ = [
   "position_scores",
   "product_kmeans",
   "project_rows",
+  "pruning_budget",
   "put_rows",
   "qr_attend",
   "qr_lookup",
@@ -145,8 +169,11 @@ __all__ = [
   "quotient_remainder",
   "random_anchors",
   "random_rows",
+  "relation_multipliers",
   "relative_squared_error",
   "residual_kmeans",
+  "saliency",
+  "small_variance_objective",
   "soft_threshold",
   "softmax_codes",
   "sparse_anchor_attend",
@@ -154,6 +181,7 @@ __all__ = [
   "squared_distance_scores",
   "sse_graph_transition",
   "sse_se_transition",
+  "start_anchors",
   "straight_through",
   "straight_through_decode",
   "straight_through_lookup",

@@ -5,17 +5,15 @@ and a row of weights :math:`T_i \ge 0` for each symbol, kept dense
 [num_anchors], or as its ``num_nonzeros`` largest weights and their positions.
 """
 
-import math
 from typing import NamedTuple
 
 import chex
 import jax
-import numpy as np
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer
 
 from anchor_codes import typing
-from anchor_codes.ops import clustering, indexing
+from anchor_codes.ops import indexing
 
 
 class SparseRows(NamedTuple):
@@ -233,168 +231,4 @@ def check_num_nonzeros(num_nonzeros: int, num_anchors: int) -> None:
     raise ValueError(
       "`num_nonzeros` must be at most `num_anchors`, got "
       f"{num_nonzeros} and {num_anchors}."
-    )
-
-
-def random_rows(
-  key: PRNGKeyArray,
-  *,
-  num_embeddings: int,
-  num_anchors: int,
-  num_nonzeros: int,
-  scale: float = 1.0,
-) -> SparseRows:
-  """Draws sparse rows with distinct positions and uniform weights.
-
-  Each slot has an equal part of the anchors to itself, so that positions never
-  repeat and memory stays at the size of the result.
-
-  Args:
-    key: Source of randomness.
-    num_embeddings: Number of rows.
-    num_anchors: Number of anchors to choose from.
-    num_nonzeros: Non-zeros for each row, 1 to `num_anchors`.
-    scale: Weights are uniform between 0 and this.
-
-  Returns:
-    The rows.
-
-  Raises:
-    ValueError: If a size is not positive or `num_nonzeros` too large.
-
-  >>> rows = random_rows(jax.random.key(0), num_embeddings=5, num_anchors=6,
-  ...                    num_nonzeros=2)
-  >>> rows.indices.shape, bool((rows.indices[:, 0] < 3).all())
-  ((5, 2), True)
-  """
-  typing.check_at_least("num_embeddings", num_embeddings, 1)
-  check_num_nonzeros(num_nonzeros, num_anchors)
-  key_index, key_weight = jax.random.split(key)
-  shape = (num_embeddings, num_nonzeros)
-  # On the host: the products can pass 2 ** 31.
-  edges = np.arange(num_nonzeros + 1) * num_anchors // num_nonzeros
-  low, high = edges[None, :-1], edges[None, 1:]
-  indices = jax.random.randint(key_index, shape, low, high)
-  weights = jax.random.uniform(key_weight, shape, maxval=scale)
-  return SparseRows(indices, weights)
-
-
-def random_anchors(
-  key: PRNGKeyArray, *, num_anchors: int, features: int, scale: float = 1.0
-) -> Float[Array, "num_anchors features"]:
-  """Draws anchors from a normal distribution: both signs occur.
-
-  With anchors of one sign, all embeddings would lie close to one direction.
-
-  Args:
-    key: Source of randomness.
-    num_anchors: Number of anchors.
-    features: Width of an anchor.
-    scale: Standard deviation of an entry.
-
-  Returns:
-    The anchors.
-
-  Raises:
-    ValueError: If a size is not positive.
-
-  >>> random_anchors(jax.random.key(0), num_anchors=3, features=2).shape
-  (3, 2)
-  """
-  typing.check_at_least("num_anchors", num_anchors, 1)
-  typing.check_at_least("features", features, 1)
-  return scale * jax.random.normal(key, (num_anchors, features))
-
-
-def anchor_scale(scale: float, num_nonzeros: int) -> float:
-  r"""Returns the scale of anchors that gives embeddings the scale asked for.
-
-  With weights uniform in [0, 1], :math:`\mathrm{Var}\,e = \sigma_A^2 s / 3`.
-
-  Args:
-    scale: Standard deviation of an entry of the embeddings.
-    num_nonzeros: Non-zeros of a row, :math:`s`.
-
-  Returns:
-    The standard deviation of an entry of the anchors.
-
-  Raises:
-    ValueError: If `num_nonzeros` is not positive.
-
-  >>> anchor_scale(0.1, 3)
-  0.1
-  """
-  typing.check_at_least("num_nonzeros", num_nonzeros, 1)
-  return scale * math.sqrt(3 / num_nonzeros)
-
-
-def frequency_anchors(
-  vectors: Float[Array, "num_embeddings features"],
-  counts: Integer[Array, " num_embeddings"],
-  *,
-  num_anchors: int,
-) -> Float[Array, "num_anchors features"]:
-  """Takes the vectors of the most frequent symbols as anchors.
-
-  Args:
-    vectors: Vectors that exist already.
-    counts: How often each symbol occurs; ties go to the smaller id.
-    num_anchors: Number of anchors, at most ``num_embeddings``.
-
-  Returns:
-    The anchors, the most frequent symbol first.
-
-  Raises:
-    ValueError: If there are fewer vectors than anchors.
-
-  >>> vectors = jnp.array([[1.0], [2.0], [3.0]])
-  >>> print(frequency_anchors(vectors, jnp.array([5, 9, 7]), num_anchors=2))
-  [[2.]
-   [3.]]
-  """
-  _check_enough(vectors, num_anchors)
-  chex.assert_shape(counts, vectors.shape[:1])
-  _, most_frequent = jax.lax.top_k(counts, num_anchors)
-  return vectors[most_frequent]
-
-
-def kmeans_anchors(
-  key: PRNGKeyArray,
-  vectors: Float[Array, "num_embeddings features"],
-  *,
-  num_anchors: int,
-  num_iterations: int = 25,
-) -> Float[Array, "num_anchors features"]:
-  """Takes the centres of clusters of given vectors as anchors.
-
-  Args:
-    key: Source of randomness of the start.
-    vectors: Vectors that exist already.
-    num_anchors: Number of anchors, at most ``num_embeddings``.
-    num_iterations: Rounds of Lloyd's algorithm.
-
-  Returns:
-    The anchors.
-
-  Raises:
-    ValueError: If there are fewer vectors than anchors.
-
-  >>> vectors = jnp.array([[0.0], [0.2], [5.0], [5.2]])
-  >>> anchors = kmeans_anchors(jax.random.key(0), vectors, num_anchors=2)
-  >>> [f"{anchor:.1f}" for anchor in jnp.sort(anchors[:, 0])]
-  ['0.1', '5.1']
-  """
-  _check_enough(vectors, num_anchors)
-  return clustering.kmeans(
-    key, vectors, num_clusters=num_anchors, num_iterations=num_iterations
-  ).centroids
-
-
-def _check_enough(vectors: Array, num_anchors: int) -> None:
-  chex.assert_rank(vectors, 2)
-  typing.check_at_least("num_anchors", num_anchors, 1)
-  if num_anchors > vectors.shape[0]:
-    raise ValueError(
-      f"`num_anchors` must be at most the number of vectors, got {num_anchors} "
-      f"and {vectors.shape[0]}."
     )

@@ -90,10 +90,13 @@ class Table(abc.ABC):
 
   @property
   def bits_per_row(self) -> int:
-    """Bits of one row, without its share of the shared part."""
+    """Bits of one row, without its share of the shared part.
+
+    The mean, rounded up, where rows differ in size.
+    """
     tensors = self.tensors
     rows = (tensors[name] for name in self._ROWS if name in tensors)
-    return sum(8 * array.nbytes for array in rows) // self.num_embeddings
+    return -(-sum(8 * array.nbytes for array in rows) // self.num_embeddings)
 
   @property
   def dense_bytes(self) -> int:
@@ -163,18 +166,21 @@ class Table(abc.ABC):
       dtype: 'float32' or 'float16'. Integers and the scales of int8 rows stay.
 
     Returns:
-      A table of half or twice the size; the sums are float32 in both.
+      A table of half or twice the size; the sums are float32 in both. A weight
+      too small for float16 becomes a zero that is still stored.
 
     Raises:
       ValueError: If the type is another one, or a value is too large for it.
     """
     check_choice("dtype", dtype, FLOATS)
     floats = {
-      name: _cast(name, array, dtype)
+      name: cast(name, array, dtype)
       for name, array in self.tensors.items()
       if array.dtype.name in FLOATS and name != "scales"
     }
-    return dataclasses.replace(self, **floats)
+    return self.from_tensors(
+      {**self.tensors, **floats}, self.metadata, vocabulary=self.vocabulary
+    )
 
   def ids_of(self, words: Sequence[str]) -> np.ndarray:
     """Finds the ids of some symbols of the vocabulary.
@@ -281,15 +287,21 @@ def blocks(size: int) -> Iterator[slice]:
 
 
 def as_array(
-  name: str, value: Any, *, ndim: int, dtypes: Sequence[str] = FLOATS
+  name: str,
+  value: Any,
+  *,
+  ndim: int,
+  dtypes: Sequence[str] = FLOATS,
+  may_be_empty: bool = False,
 ) -> np.ndarray:
   """Returns a read-only view of an array of the right type and rank.
 
   Args:
     name: The argument that an error names.
     value: Anything that NumPy takes for an array.
-    ndim: Number of axes, none of them empty.
+    ndim: Number of axes.
     dtypes: Names of the types that are allowed.
+    may_be_empty: Whether an axis may be empty.
 
   Raises:
     ValueError: If the array is not like that.
@@ -301,17 +313,20 @@ def as_array(
     raise ValueError(
       f"`{name}` must be {' or '.join(dtypes)}, got {array.dtype}."
     )
-  if array.ndim != ndim or not array.size:
-    raise ValueError(
-      f"`{name}` must have {ndim} axes, none of them empty, got shape "
-      f"{array.shape}."
-    )
+  if array.ndim != ndim or not (array.size or may_be_empty):
+    axes = f"{ndim} axes" + ("" if may_be_empty else ", none of them empty")
+    raise ValueError(f"`{name}` must have {axes}, got shape {array.shape}.")
   view = array.view()
   view.flags.writeable = False
   return view
 
 
-def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+def cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+  """Rounds an array to 'float32' or 'float16'.
+
+  Raises:
+    ValueError: If a value of `name` is too large for the type, or no number.
+  """
   limit = np.finfo(dtype).max
   if array.size and not np.abs(array).max() <= limit:
     raise ValueError(f"`{name}` must lie within {limit} for {dtype}.")

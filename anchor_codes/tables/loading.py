@@ -20,7 +20,8 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> base.Table:
     path: A file that the `save` method of a table wrote.
     verify: Whether to compare the tensors with their checksums and to check
       that indices are in range, which reads the whole file. Without it a
-      lookup reads only the rows that it needs; the header is checked always.
+      lookup reads only the rows that it needs, the first one all masks too;
+      the header is checked always.
 
   Returns:
     A table of the class that was saved.

@@ -3,6 +3,14 @@
 Everything works on any pytree of parameters.
 """
 
+from anchor_codes.training.anchor_controller import (
+  AnchorController,
+  AnchorPlan,
+  AnchorRound,
+  AnchorStatistics,
+  MarginalController,
+  TrendController,
+)
 from anchor_codes.training.checkpoints import Checkpointer, CheckpointError
 from anchor_codes.training.chunks import (
   Chunk,
@@ -10,7 +18,9 @@ from anchor_codes.training.chunks import (
   data_mesh,
   run_chunks,
 )
+from anchor_codes.training.freezing import keep_zeros
 from anchor_codes.training.proximal import proximal_l1, proximal_yogi
+from anchor_codes.training.resizing import anchor_capacity, resize_anchors
 from anchor_codes.training.rows import (
   UniqueIds,
   gather_rows,
@@ -22,15 +32,24 @@ from anchor_codes.training.rows import (
 )
 
 __all__ = [
+  "AnchorController",
+  "AnchorPlan",
+  "AnchorRound",
+  "AnchorStatistics",
   "CheckpointError",
   "Checkpointer",
   "Chunk",
+  "MarginalController",
+  "TrendController",
   "UniqueIds",
+  "anchor_capacity",
   "compile_chunk",
   "data_mesh",
   "gather_rows",
+  "keep_zeros",
   "proximal_l1",
   "proximal_yogi",
+  "resize_anchors",
   "row_updates",
   "run_chunks",
   "scale_by_row_adagrad",

@@ -28,7 +28,7 @@ on several, and on several processes.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,18 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+class Program(Protocol):
+  """What :func:`run_chunks` runs; a :class:`Chunk` is one."""
+
+  def __call__(self, state: Any, batches: Any, /) -> tuple[Any, Any]:
+    """Takes the steps: returns the new state, and the metrics of each."""
+    ...
+
+  def put_state(self, state: Any, /) -> Any:
+    """Puts a state where the steps need it."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +193,7 @@ def compile_chunk(
 
 
 def run_chunks(
-  chunk: Chunk,
+  chunk: Program,
   state: Any,
   batches: Iterable[Any],
   *,
@@ -191,7 +203,8 @@ def run_chunks(
   """Trains chunk by chunk, and calls back between them.
 
   Args:
-    chunk: What :func:`compile_chunk` returned.
+    chunk: What :func:`compile_chunk` returned, or what chooses among several
+      such chunks.
     state: The state to begin with, donated: it must not be used again.
     batches: For each chunk a pytree of arrays [num_steps, batch, ...]. The next
       one is drawn only when the callbacks have returned, so that these may

@@ -2,10 +2,28 @@ r"""Proximal gradient steps, for parameters that are to become sparse.
 
 Train the mixture weights of :class:`AnchorEmbed` with one of these, and the
 rest of the model with any optimiser, side by side in ``optax.partition``.
+
+The penalty of single entries is scaled by `multipliers`, an extra argument of
+``update`` that ``optax.chain`` and ``optax.partition`` hand on; see
+:mod:`anchor_codes.ops.penalties` for some:
+
+>>> optimizer = optax.chain(optax.sgd(1.0), proximal_l1(1.0, l1=0.5))
+>>> params, gradients = jnp.ones((2, 2)), jnp.zeros((2, 2))
+>>> updates, _ = optimizer.update(
+...   gradients,
+...   optimizer.init(params),
+...   params,
+...   multipliers=jnp.array([[0.0, 1.0]]),
+... )
+>>> print(optax.apply_updates(params, updates))
+[[1.  0.5]
+ [1.  0.5]]
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -19,7 +37,7 @@ def proximal_l1(
   *,
   l1: float,
   nonnegative: bool = True,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
   r"""Ends a chain with the proximal step of an l1 penalty.
 
   The chain before it has turned gradients into updates :math:`u`. This link
@@ -39,7 +57,11 @@ def proximal_l1(
 
   Returns:
     A gradient transformation; it goes last. It has a state only if
-    `learning_rate` is a schedule.
+    `learning_rate` is a schedule. Its update takes `multipliers` of the
+    penalty, ones by default: a pytree like the parameters, whose leaves have
+    the rank of theirs and broadcast against them, or are None for ones. They
+    are non-negative; 0 leaves the bound at zero alone, and infinity makes an
+    entry exactly 0, even with ``l1=0``.
 
   Raises:
     ValueError: If `l1` is negative, and from `update` if it gets no parameters.
@@ -64,8 +86,14 @@ def proximal_l1(
     return optax.EmptyState()
 
   def update(
-    updates: optax.Updates, state: Any, params: optax.Params | None = None
+    updates: optax.Updates,
+    state: Any,
+    params: optax.Params | None = None,
+    *,
+    multipliers: Any = None,
+    **extra_args: Any,
   ) -> tuple[optax.Updates, optax.OptState]:
+    del extra_args
     _check_params("proximal_l1", params)
     if callable(learning_rate):
       rate = learning_rate(state.count)
@@ -73,12 +101,13 @@ def proximal_l1(
     else:
       rate = learning_rate
 
-    def move(u: jax.Array, p: jax.Array) -> jax.Array:
-      return threshold(p + u, jnp.asarray(rate * l1, p.dtype)) - p
+    def move(p: jax.Array, factor: Any, u: jax.Array) -> jax.Array:
+      penalty = _scale(jnp.asarray(rate * l1, p.dtype), factor, p)
+      return threshold(p + u, penalty) - p
 
-    return jax.tree.map(move, updates, params), state
+    return _map_params(move, params, multipliers, updates), state
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 def proximal_yogi(
@@ -89,7 +118,7 @@ def proximal_yogi(
   b2: float = 0.999,
   eps: float = 1e-3,
   initial_accumulator: float = 1e-6,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
   r"""Takes Yogi steps together with the proximal step of an l1 penalty.
 
   Definition (Liang et al., "Anchor & Transform", ICLR 2021, with the optimiser
@@ -133,6 +162,8 @@ def proximal_yogi(
   Returns:
     A gradient transformation, complete with its step size. Its state is that of
     ``optax.scale_by_adam``: `count`, `mu` for :math:`m`, `nu` for :math:`v`.
+    Its update takes `multipliers` of :math:`\lambda`, as that of
+    :func:`proximal_l1`.
 
   Raises:
     ValueError: If `l1` is negative or a decay is not between 0 and 1, and from
@@ -161,7 +192,11 @@ def proximal_yogi(
     updates: optax.Updates,
     state: Any,
     params: optax.Params | None = None,
+    *,
+    multipliers: Any = None,
+    **extra_args: Any,
   ) -> tuple[optax.Updates, optax.OptState]:
+    del extra_args
     _check_params("proximal_yogi", params)
     mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mu)
     nu = jax.tree.map(
@@ -171,14 +206,44 @@ def proximal_yogi(
     )
     step = _step_size(learning_rate, state.count, b1=b1, b2=b2)
 
-    def move(p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+    def move(
+      p: jax.Array, factor: Any, m: jax.Array, v: jax.Array
+    ) -> jax.Array:
       scale = step.astype(p.dtype) / (jnp.sqrt(v) + eps)
-      return prox.nonnegative_soft_threshold(p - scale * m, l1 * scale) - p
+      penalty = _scale(l1 * scale, factor, p)
+      return prox.nonnegative_soft_threshold(p - scale * m, penalty) - p
 
-    moves = jax.tree.map(move, params, mu, nu)
+    moves = _map_params(move, params, multipliers, mu, nu)
     return moves, optax.ScaleByAdamState(state.count + 1, mu, nu)
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _scale(threshold: jax.Array, factor: Any, p: jax.Array) -> jax.Array:
+  """Multiplies a threshold; infinity stays so, even times zero."""
+  if factor is None:
+    return threshold
+  factor = jnp.asarray(factor, p.dtype)
+  chex.assert_equal_rank([factor, p])
+  chex.assert_is_broadcastable(factor.shape, p.shape)
+  # The product first loses its infinities, or 0 * inf would be nan.
+  finite = jnp.where(jnp.isinf(factor), 0, factor) * threshold
+  return jnp.where(jnp.isinf(factor), jnp.inf, finite).astype(p.dtype)
+
+
+def _map_params(
+  function: Callable[..., jax.Array],
+  params: Any,
+  multipliers: Any,
+  *trees: Any,
+) -> Any:
+  """Maps over parameters, the multiplier of each or None, and other trees."""
+  if multipliers is None:
+    return jax.tree.map(lambda p, *xs: function(p, None, *xs), params, *trees)
+  # Of what another part of a partition moves, multipliers may hold anything.
+  is_masked = lambda x: isinstance(x, optax.MaskedNode)
+  move = lambda p, *xs: p if is_masked(p) else function(p, *xs)
+  return jax.tree.map(move, params, multipliers, *trees, is_leaf=is_masked)
 
 
 def _step_size(

@@ -145,6 +145,7 @@ def update_rows(
   state: optax.OptState,
   ids: Int[Array, " size"],
   gradients: PyTree,
+  **extra_args: Any,
 ) -> tuple[Rows, optax.OptState]:
   """Updates some rows by any per-element gradient transformation.
 
@@ -168,6 +169,9 @@ def update_rows(
     ids: The rows to update, distinct, as :func:`unique_ids` gives them.
     gradients: A pytree like ``gather_rows(rows, ids)``: the gradient of the
       loss with respect to those.
+    **extra_args: Handed on to the transformation, for the rows at `ids`: such
+      as the `multipliers` of :func:`proximal_l1`. One that takes none ignores
+      them.
 
   Returns:
     The new rows and the new state.
@@ -187,7 +191,13 @@ def update_rows(
   num_embeddings = _num_embeddings(rows)
   batch = gather_rows(rows, ids)
   updates, state = row_updates(
-    transformation, batch, state, ids, gradients, num_embeddings=num_embeddings
+    transformation,
+    batch,
+    state,
+    ids,
+    gradients,
+    num_embeddings=num_embeddings,
+    **extra_args,
   )
   return scatter_rows(rows, ids, optax.apply_updates(batch, updates)), state
 
@@ -200,6 +210,7 @@ def row_updates(
   gradients: PyTree,
   *,
   num_embeddings: int,
+  **extra_args: Any,
 ) -> tuple[optax.Updates, optax.OptState]:
   """Computes the updates of rows that were gathered already.
 
@@ -215,6 +226,7 @@ def row_updates(
     ids: The rows, distinct, as :func:`unique_ids` gives them.
     gradients: A pytree like `batch`.
     num_embeddings: Number of rows of the whole table.
+    **extra_args: Handed on to the transformation, for the rows at `ids`.
 
   Returns:
     Updates to add to `batch`, and the new state of the whole table.
@@ -249,7 +261,10 @@ def row_updates(
   batch_state = jax.tree.map(
     lambda use, leaf: _gather(leaf, ids) if use else leaf, is_rows, state
   )
-  updates, batch_state = transformation.update(gradients, batch_state, batch)
+  transformation = optax.with_extra_args_support(transformation)
+  updates, batch_state = transformation.update(
+    gradients, batch_state, batch, **extra_args
+  )
   state = jax.tree.map(
     lambda use, old, new: indexing.put_rows(old, ids, new) if use else new,
     is_rows,

@@ -10,13 +10,14 @@ from experiments.reporting.results import (
   read_result,
   write_result,
 )
-from experiments.reporting.rows import COLUMNS, row
+from experiments.reporting.rows import COLUMNS, columns, row
 from experiments.reporting.tables import format_table
 
 __all__ = [
   "COLUMNS",
   "MetricsWriter",
   "RunResult",
+  "columns",
   "format_table",
   "library_versions",
   "peak_rss_bytes",

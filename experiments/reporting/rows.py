@@ -4,16 +4,34 @@ from typing import Any
 
 from experiments.reporting.results import RunResult
 
-COLUMNS = {
-  "label": "Embedding",
-  "test_perplexity": "Test ppl",
-  "valid_perplexity": "Valid ppl",
-  "embedding_params": "Params",
-  "embedding_bytes": "Stored bytes",
-  "compression_ratio": "Ratio",
-  "training_bytes": "Training bytes",
-  "seconds_per_epoch": "s/epoch",
-}
+_SHORT = {"perplexity": "ppl", "accuracy": "acc."}
+
+
+def columns(metric: str) -> dict[str, str]:
+  """Returns the headings of the columns of results by their names.
+
+  Args:
+    metric: What was measured, such as "accuracy", as it ends the names of the
+      metrics of a result.
+
+  >>> list(columns("accuracy").items())[:3]
+  [('label', 'Embedding'), ('test_accuracy', 'Test acc.'),
+   ('valid_accuracy', 'Valid acc.')]
+  """
+  short = _SHORT.get(metric, metric)
+  return {
+    "label": "Embedding",
+    f"test_{metric}": f"Test {short}",
+    f"valid_{metric}": f"Valid {short}",
+    "embedding_params": "Params",
+    "embedding_bytes": "Stored bytes",
+    "compression_ratio": "Ratio",
+    "training_bytes": "Training bytes",
+    "seconds_per_epoch": "s/epoch",
+  }
+
+
+COLUMNS = columns("perplexity")
 """Headings of the columns of a language model's results."""
 
 

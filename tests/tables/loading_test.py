@@ -7,7 +7,7 @@ import pytest
 from table_cases import CASES, KINDS, WORDS, V
 
 from anchor_codes import bits, tables
-from anchor_codes.tables import storage
+from anchor_codes.tables import anchor_rows, storage
 
 
 @pytest.fixture
@@ -134,9 +134,90 @@ def test_bad_indices_never_wrap_without_verification(path):
   refused(path, "`indices` must lie in", verify=False)
 
 
+def corrupt_masks(how):
+  """Returns masks that do not fit the weights, each in another way."""
+  masks = np.array(table_of("masked_anchors").masks)
+  match how:
+    case "one bit more":
+      masks[7, 0] |= 1
+    case "one bit less":
+      masks[2, 1] ^= 1
+    case "past the anchors":
+      masks[5, 1] |= 1 << 5
+    case "moved past the anchors":
+      masks[2, 1] ^= 1 | 1 << 7
+    case "nothing":
+      masks[:] = 0
+    case "everything":
+      masks[:] = 255
+  return masks
+
+
+CORRUPT_MASKS = {
+  "one bit more": r"one bit for each of the (\d+) weights, got \d+ bits",
+  "one bit less": r"one bit for each of the (\d+) weights, got \d+ bits",
+  "past the anchors": "no bits past the 13 anchors, got 1 rows with some",
+  "moved past the anchors": "no bits past the 13 anchors, got 1 rows",
+  "nothing": r"one bit for each of the (\d+) weights, got 0 bits",
+  "everything": "no bits past the 13 anchors, got 11 rows",
+}
+
+
+@pytest.mark.parametrize("how", CORRUPT_MASKS)
+def test_masks_that_do_not_fit_the_weights(how, path):
+  forge(path, table_of("masked_anchors"), masks=corrupt_masks(how))
+  refused(path, f"`masks` must have {CORRUPT_MASKS[how]}")
+
+
+@pytest.mark.parametrize("how", CORRUPT_MASKS)
+def test_bad_masks_never_read_other_rows_without_verification(how, path):
+  forge(path, table_of("masked_anchors"), masks=corrupt_masks(how))
+  table = tables.load(path, verify=False)
+  for _ in range(2):  # A failure is not remembered as a success.
+    with pytest.raises(ValueError, match="`masks` must have"):
+      table.lookup(0)
+    with pytest.raises(ValueError, match="`masks` must have"):
+      table.attend(np.zeros(6))
+
+
+@pytest.mark.parametrize("size", [0, 1, 10_000])
+def test_weights_that_do_not_fit_the_masks(size, path):
+  weights = np.zeros(size, np.float32)
+  forge(path, table_of("masked_anchors"), weights=weights)
+  refused(path, f"`masks` must have one bit for each of the {size} weights")
+  with pytest.raises(ValueError, match="one bit for each"):
+    tables.load(path, verify=False).lookup(0)
+
+
+def test_masks_beside_indices(path):
+  masks = np.zeros((V, 1), np.uint8)
+  forge(path, table_of("sparse_anchors"), masks=masks)
+  refused(path, "`masks` must be given without `indices`", verify=False)
+
+
+def test_masked_rows_need_no_look_at_the_masks_to_load(path, monkeypatch):
+  table_of("masked_anchors").save(path)
+
+  def look(*args, **kwargs):
+    raise AssertionError("The masks were read.")
+
+  monkeypatch.setattr(anchor_rows, "mask_offsets", look)
+  table = tables.load(path, verify=False)
+  with pytest.raises(AssertionError, match="The masks were read"):
+    table.lookup(0)
+
+
 @pytest.mark.parametrize(
   ("name", "tensor", "array"),
   [
+    ("masked_anchors", "masks", np.zeros((V, 2), np.float32)),
+    ("masked_anchors", "masks", np.zeros((V, 1), np.uint8)),
+    ("masked_anchors", "masks", np.zeros((V, 3), np.uint8)),
+    ("masked_anchors", "masks", np.zeros(V, np.uint8)),
+    ("masked_anchors", "masks", np.zeros((0, 2), np.uint8)),
+    ("masked_anchors", "weights", np.zeros((V, 3), np.float32)),
+    ("masked_anchors", "weights", np.zeros(3, np.uint8)),
+    ("masked_anchors", "anchors", np.zeros((17, 6), np.float32)),
     ("sparse_anchors", "weights", np.zeros((V, 3), np.uint8)),
     ("sparse_anchors", "weights", np.zeros((V, 2), np.float32)),
     ("sparse_anchors", "anchors", np.zeros(5, np.float32)),

@@ -43,6 +43,17 @@ def dense_anchors(dtype: type = np.float32) -> Case:
   return Case(table, weights.astype(float) @ anchors.astype(float))
 
 
+def masked_anchors(dtype: type = np.float32) -> Case:
+  anchors, transform = floats(13, 6, dtype=dtype), floats(V, 13, dtype=dtype)
+  transform[integers(4, V, 13) > 0] = 0
+  transform[7] = 0  # A row without an anchor, and one with all of them.
+  transform[2] = 1
+  table = tables.AnchorTable.from_transform(
+    anchors, transform, dtype=np.dtype(dtype).name, vocabulary=WORDS
+  )
+  return Case(table, transform.astype(float) @ anchors.astype(float))
+
+
 def codes(
   composition: str,
   *,
@@ -119,6 +130,8 @@ CASES: dict[str, Callable[[], Case]] = {
   "sparse_anchors_float16": lambda: sparse_anchors(np.float16),
   "dense_anchors": dense_anchors,
   "dense_anchors_float16": lambda: dense_anchors(np.float16),
+  "masked_anchors": masked_anchors,
+  "masked_anchors_float16": lambda: masked_anchors(np.float16),
   "codes_concat": lambda: codes("concat", codebook_size=32),
   "codes_concat_shared": lambda: codes(
     "concat", codebook_size=3, positions=1, bias=True
@@ -138,5 +151,11 @@ CASES: dict[str, Callable[[], Case]] = {
   "quotient_remainder_product": lambda: quotient_remainder("product"),
 }
 
-# One of each kind.
-KINDS = ("sparse_anchors", "codes_concat_shared", "dense_int8", "hash_sum")
+# One of each kind, and each form of rows of unlike shapes.
+KINDS = (
+  "sparse_anchors",
+  "masked_anchors",
+  "codes_concat_shared",
+  "dense_int8",
+  "hash_sum",
+)

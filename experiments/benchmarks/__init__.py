@@ -1,0 +1,1 @@
+"""Measurements against what is known of the methods from elsewhere."""

@@ -1,0 +1,258 @@
+"""The compiled steps of matrix factorisation, and what is measured of it."""
+
+import copy
+import dataclasses
+import functools
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax import numpy as jnp
+from jaxtyping import Array, Float
+
+from anchor_codes import ops
+from experiments import embeddings, optimizers, row_trainer
+from experiments.models import recommender
+
+COMPACT = ("users", "items")
+"""The embeddings of the model that any kind may take the place of."""
+
+
+class Phase(NamedTuple):
+  """What differs between the phases of a run.
+
+  Attributes:
+    decay_from: The step from which the learning rate falls.
+    decay_steps: Steps in which it falls to zero; 0 for a constant rate.
+    keep_zeros: Whether weights of anchors that are zero stay zero.
+  """
+
+  decay_from: int = 0
+  decay_steps: int = 0
+  keep_zeros: bool = False
+
+
+class Trainer(row_trainer.RowTrainer):
+  """The compiled functions of one phase of a run.
+
+  Args:
+    config: Options of the run.
+    sizes: Number of users and of items, by the name of their table.
+    mean: The mean rating of the training data.
+    phase: What differs between the phases of a run.
+  """
+
+  def __init__(
+    self, config: Any, sizes: dict[str, int], mean: float, phase: Phase
+  ):
+    self.config = config
+    self.sizes = sizes
+    self.mean = mean
+    self.options = table_options(config)
+    self.phase = phase
+    optimizer, row_optimizers = self._optimizers(phase)
+    super().__init__(
+      optimizer=optimizer,
+      row_optimizers=row_optimizers,
+      ids_per_step=dict.fromkeys(COMPACT, config.batch_size),
+      lazy_from=config.lazy_from,
+      seed=config.seed,
+    )
+    self._vectors = jax.jit(
+      lambda rows, params, stats: self._merge(rows, params, stats).vectors()
+    )
+
+  def in_phase(self, phase: Phase) -> Self:
+    """Returns a trainer that goes on with a state of this one."""
+    trainer = copy.copy(self)
+    trainer.phase = phase
+    trainer.optimizer, trainer.row_optimizers = self._optimizers(phase)
+    return trainer
+
+  def _optimizers(self, phase: Phase) -> tuple[Any, dict[str, Any]]:
+    rate = linear_decay(
+      self.config.learning_rate, phase.decay_from, phase.decay_steps
+    )
+    factors = dict.fromkeys(COMPACT, self.config.shared_learning_rate)
+    biases = optax.chain(
+      optax.scale_by_adam(), optax.scale_by_learning_rate(rate)
+    )
+    rows = {
+      name: embeddings.row_optimizer(
+        self.options[name], rate, keep_zeros=phase.keep_zeros
+      )
+      for name in COMPACT
+    }
+    return (
+      optimizers.model_optimizer("adam", rate, factors=factors),
+      {**rows, "user_bias": biases, "item_bias": biases},
+    )
+
+  def make_model(self) -> recommender.Factorization:
+    """Returns the model at the start of training."""
+    rngs = nnx.Rngs(self.config.seed)
+    layers = [
+      embeddings.make_embedding(
+        self.sizes[name],
+        self.options[name],
+        scale=self.config.start_scale,
+        rngs=rngs,
+      )
+      for name in COMPACT
+    ]
+    return recommender.Factorization(*layers, mean=self.mean, rngs=rngs)
+
+  def select(
+    self, model: Any, batch: Any, state: row_trainer.TrainState, key: Array
+  ) -> row_trainer.Selection:
+    """Leaves only the users and items of a batch."""
+    users, items, ratings = batch
+    user_key, item_key = jax.random.split(key)
+    users = self._share("users", users, user_key)
+    items = self._share("items", items, item_key)
+    ids, positions = {}, {}
+    for name in recommender.TABLES:
+      inputs = users if name.startswith("user") else items
+      taken, positions[name] = self.take(model, name, inputs)
+      ids |= taken
+
+    def loss(model: Any) -> tuple[Array, Any]:
+      value, mse = model.loss(positions, ratings, l2=self.config.l2)
+      return value, ({"loss": mse}, state.carry)
+
+    return row_trainer.Selection(ids, model, loss)
+
+  def vectors(
+    self,
+    state: row_trainer.TrainState,
+    unseen: dict[str, np.ndarray] | None = None,
+  ) -> recommender.Vectors:
+    """Composes all vectors and biases.
+
+    Args:
+      state: The parameters.
+      unseen: For users and items, which of them training has never seen; they
+        get the mean of the others.
+    """
+    vectors = self._vectors(state.rows, state.params, state.stats)
+    if unseen is None:
+      return vectors
+    fill = lambda rows, name: recommender.fill_unseen(
+      rows, jnp.asarray(unseen[name])
+    )
+    return vectors._replace(
+      users=fill(vectors.users, "users"),
+      items=fill(vectors.items, "items"),
+      user_bias=fill(vectors.user_bias, "users"),
+      item_bias=fill(vectors.item_bias, "items"),
+    )
+
+  def importances(
+    self,
+    state: row_trainer.TrainState,
+    ratings: tuple[Array, Array, Array],
+    num_anchors: dict[str, int],
+  ) -> dict[str, np.ndarray]:
+    """Returns how much each anchor of each table lowers the squared error.
+
+    Args:
+      state: The parameters, with dense rows of anchors.
+      ratings: Users, items and ratings to measure on.
+      num_anchors: How many places of each table hold an anchor.
+    """
+    vectors, model = self.vectors(state), self.model_of(state)
+    found = {}
+    for name, number in num_anchors.items():
+      layer = getattr(model, name)
+      rises = _rises(
+        vectors, layer.transform[...], layer.anchors[...], ratings, table=name
+      )
+      found[name] = np.asarray(rises)[:number]
+    return found
+
+  def saliencies(
+    self, state: row_trainer.TrainState, counts: dict[str, np.ndarray]
+  ) -> dict[str, Array]:
+    """Estimates the rise of the loss without each weight of dense rows.
+
+    Args:
+      state: The parameters, and the second moments of their gradients.
+      counts: For each table how often each symbol occurs in training.
+    """
+    saliencies = {}
+    for name, count in counts.items():
+      batch_size, touched = self.config.batch_size, np.ones(len(count))
+      if self.is_lazy(len(count), batch_size):
+        # The moments of a row are those of the steps that hold it.
+        share = np.asarray(count) / max(np.sum(count), 1)
+        touched = 1 - (1 - share) ** batch_size
+      (weights,) = jax.tree.leaves(nnx.State({name: state.rows[name]}))
+      (nu,) = jax.tree.leaves(optax.tree.get(state.row_states[name], "nu"))
+      curvature = jnp.asarray(touched, nu.dtype)[:, None] * nu
+      saliencies[name] = ops.saliency(weights, curvature)
+    return saliencies
+
+  def _merge(self, rows: Any, params: Any, stats: Any) -> Any:
+    model = nnx.merge(self.graphdef, rows, params, stats)
+    model.eval()
+    return model
+
+  def _share(self, name: str, ids: Array, key: Array) -> Array:
+    """Exchanges ids at random, where the run asks for it."""
+    sharing = embeddings.make_sharing(self.sizes[name], self.config)
+    return ids if sharing is None else sharing(ids, key=key)
+
+
+def table_options(config: Any) -> dict[str, embeddings.EmbeddingOptions]:
+  """Returns the options of the two embeddings: items may differ from users."""
+  items: dict[str, Any] = {}
+  if config.item_embedding:
+    items["embedding"] = config.item_embedding
+  if config.item_anchors:
+    items["num_anchors"] = config.item_anchors
+  return {"users": config, "items": dataclasses.replace(config, **items)}
+
+
+def linear_decay(rate: float, begin: int, length: int) -> optax.Schedule:
+  """Returns a rate that is constant, and then falls linearly to zero.
+
+  Args:
+    rate: The rate at the start.
+    begin: The step from which it falls.
+    length: Steps until it is zero; 0 for a constant rate.
+
+  >>> schedule = linear_decay(0.1, 10, 10)
+  >>> [f"{schedule(jnp.int32(step)):.2f}" for step in (0, 10, 15, 20)]
+  ['0.10', '0.10', '0.05', '0.00']
+  """
+  if not length:
+    return lambda step: jnp.float32(rate)
+
+  def schedule(step: Array) -> Array:
+    left = 1 - (step.astype(jnp.float32) - begin) / length
+    return rate * jnp.clip(left, 0, 1)
+
+  return schedule
+
+
+@functools.partial(jax.jit, static_argnames="table")
+def _rises(
+  vectors: recommender.Vectors,
+  transform: Float[Array, "num_embeddings num_anchors"],
+  anchors: Float[Array, "num_anchors features"],
+  ratings: tuple[Array, Array, Array],
+  *,
+  table: str,
+) -> Float[Array, " num_anchors"]:
+  """Returns the rise of the squared error without each anchor of a table."""
+  base = recommender.mean_squared_error(vectors, *ratings)
+
+  def rise(anchor: tuple[Array, Array]) -> Array:
+    weights, direction = anchor
+    rows = getattr(vectors, table) - weights[:, None] * direction[None]
+    without = vectors._replace(**{table: rows})
+    return recommender.mean_squared_error(without, *ratings) - base
+
+  return jax.lax.map(rise, (transform.T, anchors))

@@ -1,0 +1,334 @@
+"""Trains a text classifier with any embedding, and measures what it costs."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from anchor_codes import nn, typing
+from experiments import (
+  best_epoch,
+  embeddings,
+  optimizers,
+  reporting,
+  row_trainer,
+  training_run,
+)
+from experiments.datasets import classification as datasets
+from experiments.datasets import classification_words as words
+from experiments.models import text_classifier
+
+
+@dataclasses.dataclass(kw_only=True)
+class TextClassificationConfig(embeddings.EmbeddingOptions):
+  """The word CNN of Chen et al. (NAACL 2019), and options of the run.
+
+  Attributes:
+    dataset: 'unicode', 'ag_news', 'dbpedia', 'imdb', 'sst2', 'trec' or
+      'csv:PATH'.
+    data_dir: Folder with one folder for each data set; the environment
+      variable `ANCHOR_CODES_DATA` by default.
+    max_length: Tokens kept of each text, the first ones.
+    max_words: Largest size of the vocabulary, 0 for any.
+    min_count: Words seen fewer times in training become one unknown word.
+    encoder: 'cnn' or 'mean'.
+    num_filters: Filters of each of the widths 3, 4 and 5, for 'cnn'.
+    dropout: Rate of the dropout on the vector of a text.
+    batch_size: Texts in a batch.
+    epochs: Passes over the training texts, at most.
+    patience: Epochs without a better validation accuracy before the training
+      ends, 0 for any.
+    optimizer: 'sgd' or 'adam', for all but the rows of the embedding.
+    learning_rate: Learning rate of the model.
+    chunk_steps: Steps in a compiled chunk, about.
+    checkpoint_chunks: Chunks between two checkpoints; 0 for none.
+    seed: Seed of all randomness.
+  """
+
+  features: int = 256
+  num_anchors: int = 50
+  row_optimizer: str = "adam"
+  dataset: str = "unicode"
+  data_dir: str = ""
+  max_length: int = 100
+  max_words: int = 0
+  min_count: int = 2
+  encoder: str = "cnn"
+  num_filters: int = 100
+  dropout: float = 0.5
+  batch_size: int = 64
+  epochs: int = 20
+  patience: int = 3
+  optimizer: str = "adam"
+  learning_rate: float = 1e-3
+  chunk_steps: int = 50
+  checkpoint_chunks: int = 10
+  seed: int = 0
+
+
+class Trainer(row_trainer.RowTrainer):
+  """The compiled functions of one run.
+
+  Args:
+    config: Options of the run.
+    vocab_size: Number of words.
+    num_classes: Number of classes.
+    max_length: Width of the batches.
+  """
+
+  def __init__(
+    self,
+    config: TextClassificationConfig,
+    *,
+    vocab_size: int,
+    num_classes: int,
+    max_length: int,
+  ):
+    self.config = config
+    self.vocab_size = vocab_size
+    self.num_classes = num_classes
+    rate = lambda step: jnp.float32(config.learning_rate)
+    super().__init__(
+      optimizer=optimizers.model_optimizer(
+        config.optimizer, rate, factors={"embed": config.shared_learning_rate}
+      ),
+      row_optimizers={"embed": embeddings.row_optimizer(config, rate)},
+      ids_per_step={"embed": config.batch_size * max_length},
+      seed=config.seed,
+    )
+    self._num_correct = jax.jit(self._count_correct)
+
+  def make_model(self) -> text_classifier.TextClassifier:
+    """Returns the model at the start of training."""
+    config = self.config
+    rngs = nnx.Rngs(config.seed)
+    return text_classifier.TextClassifier(
+      embeddings.make_embedding(
+        self.vocab_size, config, scale=config.start_scale, rngs=rngs
+      ),
+      self.num_classes,
+      encoder=config.encoder,
+      num_filters=config.num_filters,
+      dropout=config.dropout,
+      sharing=embeddings.make_sharing(self.vocab_size, config),
+      rngs=rngs,
+    )
+
+  def select(
+    self,
+    model: text_classifier.TextClassifier,
+    batch: Any,
+    state: row_trainer.TrainState,
+    key: Array,
+  ) -> row_trainer.Selection:
+    """Leaves only the words of a batch."""
+    share_key, drop_key = jax.random.split(key)
+    where = batch.tokens != words.PADDING_ID
+    inputs = model.share(batch.tokens, where, share_key)
+    ids, inputs = self.take(model, "embed", inputs)
+
+    def loss(model: text_classifier.TextClassifier) -> tuple[Array, Any]:
+      logits = model(inputs, where, key=drop_key)
+      value = text_classifier.mean_loss(logits, batch.labels)
+      total = value + nn.auxiliary_loss(model.embed, inputs)
+      return total, ({"loss": value}, state.carry)
+
+    return row_trainer.Selection(ids, model, loss)
+
+  def evaluate(
+    self, state: row_trainer.TrainState, texts: words.Batch
+  ) -> float:
+    """Returns the accuracy on texts: the share that gets its own class.
+
+    Args:
+      state: The parameters.
+      texts: At least one text; all count.
+    """
+    batches = evaluation_batches(texts, batch_size=EVALUATION_BATCH_SIZE)
+    parameters = state.rows, state.params, state.stats
+    return int(self._num_correct(*parameters, batches)) / len(texts.labels)
+
+  def _count_correct(
+    self,
+    rows: nnx.State,
+    params: nnx.State,
+    stats: nnx.State,
+    batches: words.Batch,
+  ) -> Array:
+    model = nnx.merge(self.graphdef, rows, params, stats, copy=True)
+    model.eval()
+
+    def count(batch: words.Batch) -> Array:
+      logits = model(batch.tokens, batch.tokens != words.PADDING_ID)
+      return jnp.sum(jnp.argmax(logits, axis=-1) == batch.labels)
+
+    return jnp.sum(jax.lax.map(count, batches))
+
+
+EVALUATION_BATCH_SIZE = 128
+
+
+def evaluation_batches(texts: words.Batch, *, batch_size: int) -> words.Batch:
+  """Cuts texts into batches, the last one filled up.
+
+  Args:
+    texts: All texts.
+    batch_size: Texts in a batch.
+
+  Returns:
+    Batches [num_batches, batch_size, ...]. What fills the last one up are texts
+    without words, of the class -1 that no prediction hits.
+
+  >>> batches = evaluation_batches(
+  ...     words.Batch(np.ones((3, 1), int), np.arange(3)), batch_size=2)
+  >>> print(batches.labels.tolist())
+  [[0, 1], [2, -1]]
+  """
+  missing = -len(texts.labels) % batch_size
+  tokens = np.pad(
+    texts.tokens, ((0, missing), (0, 0)), constant_values=words.PADDING_ID
+  )
+  labels = np.pad(texts.labels, (0, missing), constant_values=-1)
+  return words.Batch(
+    tokens.reshape(-1, batch_size, tokens.shape[1]),
+    labels.reshape(-1, batch_size),
+  )
+
+
+class Run(best_epoch.BestEpochRun):
+  """One training run: the data, the compiled steps, and what they leave.
+
+  Args:
+    config: Options of the run.
+    workdir: Folder for all that the run leaves; made if need be.
+    data: The texts, where they are loaded already.
+    mesh: Devices to train on, all by default.
+  """
+
+  def __init__(
+    self,
+    config: TextClassificationConfig,
+    workdir: str | os.PathLike[str],
+    *,
+    data: datasets.ClassificationDataset | None = None,
+    mesh: Mesh | None = None,
+  ):
+    typing.check_at_least("batch_size", config.batch_size, 1)
+    data = data or datasets.load_classification(
+      config.dataset, data_dir=config.data_dir or None
+    )
+    self.data = words.encode_dataset(
+      data,
+      max_length=config.max_length,
+      max_words=config.max_words,
+      min_count=config.min_count,
+    )
+    trainer = Trainer(
+      config,
+      vocab_size=len(self.data.vocabulary),
+      num_classes=len(data.classes),
+      max_length=self.data.train.tokens.shape[1],
+    )
+    super().__init__(
+      config,
+      pathlib.Path(workdir),
+      trainer,
+      steps_per_epoch=-(-len(self.data.train.labels) // config.batch_size),
+      mesh=mesh,
+    )
+    self.evaluate = trainer.evaluate
+
+  def batches(self, epoch: int, begin: int, end: int) -> words.Batch:
+    """Returns batches of texts in an order that each epoch has for itself.
+
+    All texts are in an epoch; some come twice to fill its last batch up.
+    """
+    size = self.config.batch_size
+    rng = np.random.default_rng([self.config.seed, epoch])
+    order = rng.permutation(len(self.data.train.labels))
+    chosen = np.resize(order, self.bounds[-1][1] * size).reshape(-1, size)
+    chosen = chosen[begin:end]
+    train = self.data.train
+    return words.Batch(train.tokens[chosen], train.labels[chosen])
+
+  def report(self, loss: float) -> dict[str, float]:
+    """Returns the mean negative log likelihood of a chunk."""
+    return {"train_loss": loss}
+
+  def validate(
+    self, state: row_trainer.TrainState
+  ) -> tuple[float, dict[str, float]]:
+    """Returns the accuracy on the validation texts."""
+    accuracy = self.evaluate(state, self.data.valid)
+    return accuracy, {"valid_accuracy": accuracy}
+
+  def finish(
+    self, state: row_trainer.TrainState, *, seconds: float
+  ) -> reporting.RunResult:
+    """Measures the best model, and writes the table and the result.
+
+    Args:
+      state: The state in the end.
+      seconds: Duration of the training.
+
+    Returns:
+      The result, which is in `result.json` too.
+
+    Raises:
+      RuntimeError: If the file does not give back what was trained.
+    """
+    model = self.trainer.model_of(self.best_of(state))
+    table = training_run.store_embedding(
+      model.embed,
+      self.config,
+      self.workdir / "embedding.safetensors",
+      vocabulary=self.data.vocabulary,
+    )
+    state = self.trainer.replace_model(state, model)
+    metrics = {
+      "test_accuracy": self.evaluate(state, self.data.test),
+      "valid_accuracy": self.evaluate(state, self.data.valid),
+      "best_epoch": self.best_epoch + 1,
+    }
+    return self.write_result(
+      "train_text_classifier", state, [table], metrics, seconds=seconds
+    )
+
+
+def train_and_evaluate(
+  config: TextClassificationConfig,
+  workdir: str | os.PathLike[str],
+  *,
+  resume: bool = False,
+  data: datasets.ClassificationDataset | None = None,
+  mesh: Mesh | None = None,
+) -> reporting.RunResult:
+  """Trains a text classifier and leaves its results in a folder.
+
+  Args:
+    config: Options of the run.
+    workdir: Folder for the results, checkpoints and the table.
+    resume: Whether to go on from the newest checkpoint in the folder.
+    data: The texts, where they are loaded already.
+    mesh: Devices to train on, all by default.
+
+  Returns:
+    The result.
+
+  Raises:
+    ValueError: If an option is outside its range, or the texts are not as they
+      must be.
+    FileNotFoundError: If the data are not there.
+  """
+  begin = time.perf_counter()
+  run = Run(config, workdir, data=data, mesh=mesh)
+  state = run.train(resume=resume)
+  return run.finish(state, seconds=time.perf_counter() - begin)

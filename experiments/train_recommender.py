@@ -1,0 +1,46 @@
+r"""Trains a recommender with any embeddings of users and items.
+
+  python -m experiments.train_recommender --config.dataset=ml-1m \
+      --config.embedding=anchors --config.max_nonzeros=29000 \
+      --workdir=/tmp/anchors
+
+It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints and, for
+compact embeddings, `users.safetensors` and `items.safetensors` in the folder. A
+run that was stopped goes on with the same command and `--resume`.
+`--config.rule=marginal` lets the data choose the number of anchors.
+"""
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import recommending, reporting
+
+CONFIG = config_flags.DEFINE_config_dataclass(
+  "config", recommending.RecommenderConfig()
+)
+WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder for all that the run leaves.", required=True
+)
+RESUME = flags.DEFINE_bool(
+  "resume", False, "Whether to go on from the newest checkpoint."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the training that the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
+  try:
+    result = recommending.train_and_evaluate(
+      CONFIG.value, WORKDIR.value, resume=RESUME.value
+    )
+  except (ValueError, OSError) as error:
+    raise app.UsageError(str(error)) from error
+  print(
+    reporting.format_table([reporting.row(result)], reporting.columns("mse"))
+  )
+
+
+if __name__ == "__main__":
+  app.run(main)

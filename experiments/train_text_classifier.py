@@ -1,0 +1,45 @@
+r"""Trains a text classifier with a full or a compact embedding.
+
+  python -m experiments.train_text_classifier \
+      --config.dataset=sst2 --config.embedding=anchors --workdir=/tmp/sst2
+
+It keeps the epoch with the best validation accuracy, and leaves `result.json`,
+`metrics.csv`, TensorBoard events, checkpoints and, for a compact embedding,
+`embedding.safetensors` in the folder. A run that was stopped goes on with the
+same command and `--resume`. Without `--config.dataset` it needs no data: it
+learns the categories of Unicode's characters from their names.
+"""
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import reporting, text_classification
+
+CONFIG = config_flags.DEFINE_config_dataclass(
+  "config", text_classification.TextClassificationConfig()
+)
+WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder for all that the run leaves.", required=True
+)
+RESUME = flags.DEFINE_bool(
+  "resume", False, "Whether to go on from the newest checkpoint."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the training that the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
+  try:
+    result = text_classification.train_and_evaluate(
+      CONFIG.value, WORKDIR.value, resume=RESUME.value
+    )
+  except (ValueError, OSError) as error:
+    raise app.UsageError(str(error)) from error
+  columns = reporting.columns("accuracy")
+  print(reporting.format_table([reporting.row(result)], columns))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,335 @@
+"""What all training runs share: chunks, checkpoints, and what they leave."""
+
+import abc
+import dataclasses
+import itertools
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from anchor_codes import tables, training
+from experiments import embeddings, reporting, row_trainer
+
+
+class TrainingRun(abc.ABC):
+  """One training run; subclasses bring the batches and the measurements.
+
+  Args:
+    config: Options of the run: a dataclass with `dataset`, `embedding`,
+      `epochs`, `chunk_steps`, `checkpoint_chunks`, `seed` and `data_dir`.
+    workdir: Folder for all that the run leaves; made if need be.
+    trainer: The steps.
+    steps_per_epoch: Number of steps of an epoch.
+    mesh: Devices to train on, all by default.
+  """
+
+  def __init__(
+    self,
+    config: Any,
+    workdir: pathlib.Path,
+    trainer: row_trainer.RowTrainer,
+    *,
+    steps_per_epoch: int,
+    mesh: Mesh | None = None,
+  ):
+    workdir.mkdir(parents=True, exist_ok=True)
+    self.config = config
+    self.workdir = workdir
+    self.mesh = training.data_mesh() if mesh is None else mesh
+    self.bounds = chunk_bounds(steps_per_epoch, config.chunk_steps)
+    self.use_trainer(trainer)
+    self._chunk_start = 0.0
+    self.chunk_seconds: list[float] = []
+
+  def use_trainer(self, trainer: row_trainer.RowTrainer) -> None:
+    """Takes the steps of a trainer from now on."""
+    self.trainer = trainer
+    self.chunk = training.compile_chunk(
+      trainer.step, self.mesh, state_specs=row_trainer.STATE_SPECS
+    )
+
+  @abc.abstractmethod
+  def batches(self, epoch: int, begin: int, end: int) -> Any:
+    """Returns the batches of some steps of an epoch, [steps, batch, ...]."""
+
+  @abc.abstractmethod
+  def report(self, loss: float) -> dict[str, float]:
+    """Returns the metrics of a chunk by name, from its mean loss."""
+
+  @abc.abstractmethod
+  def end_epoch(
+    self, epoch: int, state: row_trainer.TrainState
+  ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
+    """Returns a state to go on with, None for the same, and more metrics."""
+
+  def max_epochs(self) -> int:
+    """Returns after how many epochs the run ends at the latest."""
+    return self.config.epochs
+
+  def is_over(self, epoch: int) -> bool:
+    """Tells whether a run stops early, before an epoch."""
+    del epoch
+    return False
+
+  def to_checkpoint(
+    self, state: row_trainer.TrainState
+  ) -> tuple[Any, dict[str, Any]]:
+    """Returns the arrays of a checkpoint, and what else to remember."""
+    return state, {}
+
+  def from_checkpoint(
+    self, arrays: Any, metadata: dict[str, Any]
+  ) -> row_trainer.TrainState:
+    """Takes back what :meth:`to_checkpoint` has given; returns the state."""
+    del metadata
+    return arrays
+
+  def example(self, metadata: dict[str, Any]) -> Any:
+    """Returns arrays like those of a checkpoint, for their shapes."""
+    del metadata
+    return self.to_checkpoint(self.put_state(self.trainer.init()))[0]
+
+  def put_state(self, state: Any) -> Any:
+    """Puts a state on the devices."""
+    return self.chunk.put_state(state)
+
+  def __call__(self, state: Any, batches: Any) -> tuple[Any, Any]:
+    """Takes the steps of a chunk; callbacks may have replaced `self.chunk`."""
+    return self.chunk(state, batches)
+
+  def train(self, *, resume: bool = False) -> row_trainer.TrainState:
+    """Trains to the end, from the start or from the last checkpoint.
+
+    Args:
+      resume: Whether to go on from the newest checkpoint in the folder, if
+        there is one.
+
+    Returns:
+      The state in the end.
+
+    Raises:
+      ValueError: If the folder holds the checkpoints of a run that is not to
+        be resumed, or of one with other options.
+      training.CheckpointError: If all checkpoints are damaged.
+    """
+    state, first, restored_step = self.trainer.init(), 0, None
+    checkpointer = self._checkpointer()
+    if checkpointer and checkpointer.steps():
+      if not resume:
+        raise ValueError(
+          f"{self.workdir} holds the checkpoints of another run: go on with it "
+          "by --resume, or choose another --workdir."
+        )
+      restored_step, arrays, metadata = checkpointer.restore(self.example)
+      self._check_config(metadata["config"])
+      first = metadata["next_chunk"]
+      state = self.from_checkpoint(arrays, metadata)
+    with reporting.MetricsWriter(
+      self.workdir, restored_step=restored_step
+    ) as writer:
+      return training.run_chunks(
+        self,
+        self.put_state(state),
+        self._chunks(first),
+        callbacks=[
+          lambda *event: self._finish_chunk(writer, *event),
+          lambda *event: self._save(checkpointer, *event),
+        ],
+        first_chunk=first,
+      )
+
+  def seconds_per_epoch(self) -> float:
+    """Returns the duration of an epoch, without compilation and evaluation."""
+    if not self.chunk_seconds:
+      return 0.0
+    return float(np.median(self.chunk_seconds)) * len(self.bounds)
+
+  def write_result(
+    self,
+    experiment: str,
+    state: row_trainer.TrainState,
+    artefacts: Sequence[tables.Table],
+    metrics: Mapping[str, float],
+    *,
+    seconds: float,
+  ) -> reporting.RunResult:
+    """Writes `result.json`.
+
+    Args:
+      experiment: Name of the binary.
+      state: The state in the end.
+      artefacts: The table of each embedding; their sizes are added up.
+      metrics: What was measured, by name.
+      seconds: Duration of the run.
+
+    Returns:
+      The record.
+    """
+    result = reporting.RunResult(
+      experiment=experiment,
+      dataset=self.config.dataset,
+      embedding=self.config.embedding,
+      seed=self.config.seed,
+      metrics=metrics,
+      embedding_params=sum(table.num_params for table in artefacts),
+      embedding_bytes=sum(table.nbytes for table in artefacts),
+      dense_bytes=sum(table.dense_bytes for table in artefacts),
+      training_bytes=self.trainer.embedding_training_bytes(state),
+      num_anchors=sum(getattr(table, "num_anchors", 0) for table in artefacts),
+      seconds=seconds,
+      seconds_per_epoch=self.seconds_per_epoch(),
+      config=dataclasses.asdict(self.config),
+    )
+    reporting.write_result(result, self.workdir)
+    return result
+
+  def _checkpointer(self) -> training.Checkpointer | None:
+    if not self.config.checkpoint_chunks:
+      return None
+    return training.Checkpointer(self.workdir / "checkpoints")
+
+  def _chunks(self, first: int) -> Iterator[Any]:
+    """Yields the batches of each chunk from a given one on, with a bar."""
+    numbers = range(first, self.max_epochs() * len(self.bounds))
+    bar = reporting.progress(
+      numbers, description=self.config.embedding, unit="chunk"
+    )
+    for number in bar:
+      epoch, part = divmod(number, len(self.bounds))
+      if part == 0 and self.is_over(epoch):
+        return
+      batches = self.batches(epoch, *self.bounds[part])
+      self._chunk_start = time.perf_counter()
+      yield batches
+
+  def _finish_chunk(
+    self,
+    writer: reporting.MetricsWriter,
+    number: int,
+    state: row_trainer.TrainState,
+    metrics: Mapping[str, np.ndarray],
+  ) -> row_trainer.TrainState | None:
+    """Writes the metrics; the last chunk of an epoch ends it."""
+    self.chunk_seconds.append(time.perf_counter() - self._chunk_start)
+    step, new_state = int(state.step), None
+    report = self.report(float(np.mean(metrics["loss"])))
+    epoch, part = divmod(number, len(self.bounds))
+    if part + 1 == len(self.bounds):
+      new_state, measured = self.end_epoch(epoch, state)
+      report |= measured
+    writer.write(step, report)
+    return new_state
+
+  def _save(
+    self,
+    checkpointer: training.Checkpointer | None,
+    number: int,
+    state: row_trainer.TrainState,
+    metrics: Any,
+  ) -> None:
+    del metrics
+    every = self.config.checkpoint_chunks
+    if checkpointer and (number + 1) % every == 0:
+      arrays, more = self.to_checkpoint(state)
+      metadata = {
+        "config": dataclasses.asdict(self.config),
+        "next_chunk": number + 1,
+      }
+      checkpointer.save(int(state.step), arrays, metadata | more)
+
+  def _check_config(self, saved: dict[str, Any]) -> None:
+    """Refuses to go on with other options than the run was started with."""
+    given = dataclasses.asdict(self.config)
+    for name in given:
+      if name != "data_dir" and given[name] != saved.get(name):
+        raise ValueError(
+          f"`{name}` must stay {saved.get(name)!r} when a run is resumed, "
+          f"got {given[name]!r}."
+        )
+
+
+def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
+  """Cuts an epoch into chunks of about `target` steps, equal if that can be.
+
+  A chunk of another length is compiled again, so that a divisor of the number
+  of steps between half and twice the target is taken where there is one.
+
+  Args:
+    num_steps: Steps of an epoch.
+    target: Steps of a chunk, about.
+
+  Returns:
+    The first step of each chunk, and the one after its last.
+
+  >>> chunk_bounds(12, 5)
+  [(0, 6), (6, 12)]
+  >>> chunk_bounds(13, 5)
+  [(0, 4), (4, 8), (8, 13)]
+  """
+  lengths = range(max(target // 2, 1), min(2 * target, num_steps) + 1)
+  divisors = [length for length in lengths if num_steps % length == 0]
+  if divisors:
+    length = min(divisors, key=lambda length: abs(length - target))
+    number = num_steps // length
+  else:
+    number = max(round(num_steps / target), 1)
+  edges = [part * num_steps // number for part in range(number + 1)]
+  return list(itertools.pairwise(edges))
+
+
+def store_embedding(
+  layer: Any,
+  options: embeddings.EmbeddingOptions,
+  path: pathlib.Path,
+  *,
+  vocabulary: Sequence[str] | None = None,
+) -> tables.Table:
+  """Turns a trained layer into its artefact, and writes it if it is compact.
+
+  Args:
+    layer: The layer, changed in place: out of training, and rounded to the type
+      it is stored in, so that it is measured as it is stored.
+    options: Kind and type of what is stored.
+    path: The file.
+    vocabulary: One string for each row.
+
+  Returns:
+    The artefact.
+
+  Raises:
+    RuntimeError: If the file does not give back what was trained.
+  """
+  layer.eval()
+  embeddings.round_layer(layer, options)
+  table = embeddings.stored_table(layer, options)
+  if options.embedding != "full":
+    dataclasses.replace(table, vocabulary=vocabulary).save(path)
+    check_file(path, layer)
+  return table
+
+
+def check_file(path: pathlib.Path, layer: Any) -> None:
+  """Checks that NumPy reads from a file what the layer has learned.
+
+  Args:
+    path: The artefact.
+    layer: The layer it was made from.
+
+  Raises:
+    RuntimeError: If a vector differs by more than 1e-5, or a code at all.
+  """
+  table = tables.load(path)
+  ids = np.arange(table.num_embeddings)
+  difference = float(np.abs(table.lookup(ids) - np.asarray(layer(ids))).max())
+  if not difference <= 1e-5:
+    raise RuntimeError(
+      f"{path}: a vector differs from the layer's by {difference}."
+    )
+  if isinstance(table, tables.CodeTable) and not np.array_equal(
+    table.codes, np.asarray(layer.codes())
+  ):
+    raise RuntimeError(f"{path}: codes differ from those of the layer.")
