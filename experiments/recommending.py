@@ -5,9 +5,9 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jax import numpy as jnp
 from jax.sharding import Mesh
@@ -57,6 +57,12 @@ class RecommenderConfig(embeddings.EmbeddingOptions):
     chunk_steps: Steps in a compiled chunk, about.
     checkpoint_chunks: Chunks between two checkpoints; 0 for none.
     seed: Seed of all other randomness.
+    rule: 'marginal' or 'trend' to learn the number of anchors of each table;
+      none by default.
+    anchor_penalty: Price of one more anchor, for a rule; that of a weight is
+      `l1`.
+    max_anchors: The most anchors that a table may have, for a rule.
+    growth_rounds: Epochs of growth before pruning, for 'marginal'.
   """
 
   features: int = 16
@@ -88,6 +94,10 @@ class RecommenderConfig(embeddings.EmbeddingOptions):
   chunk_steps: int = 400
   checkpoint_chunks: int = 10
   seed: int = 0
+  rule: str = ""
+  anchor_penalty: float = 0.003
+  max_anchors: int = 40
+  growth_rounds: int = 8
 
 
 class Run(best_epoch.BestEpochRun):
@@ -99,6 +109,8 @@ class Run(best_epoch.BestEpochRun):
     data: The ratings, where they are loaded already.
     mesh: Devices to train on, all by default.
   """
+
+  trainer: recommender_trainer.Trainer
 
   def __init__(
     self,
@@ -132,7 +144,7 @@ class Run(best_epoch.BestEpochRun):
     self.unseen = {name: n == 0 for name, n in self.counts.items()}
     self.input_seconds = 0.0
     self.steps_per_epoch = max(len(train) // config.batch_size, 1)
-    trainer = recommender_trainer.Trainer(
+    trainer = self.make_trainer(
       config,
       self.sizes,
       float(self.data.values[train].mean()),
@@ -145,6 +157,10 @@ class Run(best_epoch.BestEpochRun):
       steps_per_epoch=self.steps_per_epoch,
       mesh=mesh,
     )
+
+  def make_trainer(self, *args: Any) -> recommender_trainer.Trainer:
+    """Returns the trainer of the first phase."""
+    return recommender_trainer.Trainer(*args)
 
   def phase(self, *, keep_zeros: bool) -> recommender_trainer.Phase:
     """Returns a phase of a run whose number of epochs is known."""
@@ -273,7 +289,8 @@ class Run(best_epoch.BestEpochRun):
     Raises:
       RuntimeError: If a file does not give back what was trained.
     """
-    model = self.trainer.model_of(self.best_of(state))
+    state = self.final_state(state)
+    model = self.trainer.model_of(state)
     options = recommender_trainer.table_options(self.config)
     names = {"users": self.data.user_names, "items": self.data.item_names}
     artefacts = [
@@ -286,25 +303,38 @@ class Run(best_epoch.BestEpochRun):
       for name in recommender_trainer.COMPACT
     ]
     state = self.trainer.replace_model(state, model)
-    mse = self.evaluate(state, self.splits.test)
+    return self.write_result(
+      "train_recommender",
+      state,
+      artefacts,
+      self.final_metrics(state),
+      seconds=seconds,
+    )
+
+  def final_state(
+    self, state: row_trainer.TrainState
+  ) -> row_trainer.TrainState:
+    """Returns the state to measure and to store."""
+    return self.best_of(state)
+
+  def final_metrics(self, state: row_trainer.TrainState) -> dict[str, float]:
+    """Measures the state that is stored, by the name of the metric."""
     test = self.splits.test
-    metrics = {
+    mse = self.evaluate(state, test)
+    unseen = {
+      "users": self.unseen["users"][self.data.users[test]],
+      "items": self.unseen["items"][self.data.items[test]],
+    }
+    return {
       "test_mse": mse,
       "test_rmse": math.sqrt(mse),
       "valid_mse": self.evaluate(state, self.splits.valid),
       "best_epoch": self.best_epoch + 1,
-      "test_unseen_users": int(
-        self.unseen["users"][self.data.users[test]].sum()
-      ),
-      "test_unseen_items": int(
-        self.unseen["items"][self.data.items[test]].sum()
-      ),
+      "test_unseen_users": int(unseen["users"].sum()),
+      "test_unseen_items": int(unseen["items"].sum()),
       "input_seconds": self.input_seconds,
       "step_seconds": float(sum(self.chunk_seconds)),
     }
-    return self.write_result(
-      "train_recommender", state, artefacts, metrics, seconds=seconds
-    )
 
 
 def check_config(config: RecommenderConfig) -> None:
@@ -340,6 +370,7 @@ def train_and_evaluate(
   resume: bool = False,
   data: datasets.Ratings | None = None,
   mesh: Mesh | None = None,
+  run_type: Callable[..., Run] = Run,
 ) -> reporting.RunResult:
   """Trains a recommender and leaves its results in a folder.
 
@@ -349,6 +380,7 @@ def train_and_evaluate(
     resume: Whether to go on from the newest checkpoint in the folder.
     data: The ratings, where they are loaded already.
     mesh: Devices to train on, all by default.
+    run_type: What makes the run; `nonparametric.NonparametricRun` for a rule.
 
   Returns:
     The result.
@@ -359,6 +391,6 @@ def train_and_evaluate(
     FileNotFoundError: If the data are not there.
   """
   begin = time.perf_counter()
-  run = Run(config, workdir, data=data, mesh=mesh)
+  run = run_type(config, workdir, data=data, mesh=mesh)
   state = run.train(resume=resume)
   return run.finish(state, seconds=time.perf_counter() - begin)

@@ -13,7 +13,7 @@ run that was stopped goes on with the same command and `--resume`.
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import recommending, reporting
+from experiments import nonparametric, recommending, reporting
 
 CONFIG = config_flags.DEFINE_config_dataclass(
   "config", recommending.RecommenderConfig()
@@ -32,8 +32,12 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
   logging.set_verbosity(logging.WARNING)
   try:
+    learns = bool(CONFIG.value.rule)
     result = recommending.train_and_evaluate(
-      CONFIG.value, WORKDIR.value, resume=RESUME.value
+      CONFIG.value,
+      WORKDIR.value,
+      resume=RESUME.value,
+      run_type=nonparametric.NonparametricRun if learns else recommending.Run,
     )
   except (ValueError, OSError) as error:
     raise app.UsageError(str(error)) from error
