@@ -146,6 +146,8 @@ ROW_OPTIMIZERS = {
   "adam": optax.scale_by_adam,
 }
 
+STORED_DTYPES = ("float32", "float16")
+
 KINDS = {
   "full": _full,
   "anchors": _anchors,
@@ -179,6 +181,8 @@ def make_embedding(
     ValueError: If an option is unknown or outside its range.
   """
   typing.check_choice("embedding", options.embedding, tuple(KINDS))
+  # Now, and not only when the training is over.
+  typing.check_choice("stored_dtype", options.stored_dtype, STORED_DTYPES)
   return KINDS[options.embedding](vocab_size, options, scale, rngs)
 
 
@@ -202,9 +206,7 @@ def round_layer(layer: Any, options: EmbeddingOptions) -> None:
   Raises:
     ValueError: If the type is unknown.
   """
-  typing.check_choice(
-    "stored_dtype", options.stored_dtype, ("float32", "float16")
-  )
+  typing.check_choice("stored_dtype", options.stored_dtype, STORED_DTYPES)
   round_to = lambda p: p.astype(options.stored_dtype).astype(p.dtype)
   nnx.update(layer, jax.tree.map(round_to, nnx.state(layer, nnx.Param)))
 

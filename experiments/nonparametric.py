@@ -109,14 +109,13 @@ class NonparametricRun(recommending.Run):
   :class:`recommending.Run`.
   """
 
-  trainer: Trainer
-
   def __init__(
     self, config: recommending.RecommenderConfig, *args: Any, **kw: Any
   ):
     self.controller = make_controller(config)
     self.snapshots: dict[int, row_trainer.TrainState] = {}
     self.finish_from: int | None = None
+    self.path_is_done = False
     super().__init__(config, *args, **kw)
     self.num_anchors = self.trainer.num_anchors()
 
@@ -164,16 +163,22 @@ class NonparametricRun(recommending.Run):
     # Copies: the buffers of the state are donated to the next chunk.
     self.snapshots[last] = jax.tree.map(np.array, state)
     is_last = epoch + 1 == self.max_epochs() - self.config.decay_epochs
-    if plan.done or is_last:
+    self.path_is_done = plan.done or is_last
+    if self.path_is_done:
       begin = self.snapshots[last if plan.restore is None else plan.restore]
-      self.start_finish(epoch + 1, begin)
+      if self.may_finish():
+        self.start_finish(epoch + 1, begin)
       # Steps are numbered on, so that no two checkpoints have one number.
       state = begin._replace(step=state.step)
-    self._forget_snapshots()
+    self.forget_snapshots()
     self.num_anchors = {
       name: len(keep) + plan.num_new[name] for name, keep in plan.keep.items()
     }
     return self.trainer.apply_plan(state, plan)
+
+  def may_finish(self) -> bool:
+    """Tells whether the second part begins when the numbers are learned."""
+    return True
 
   def start_finish(self, epoch: int, state: row_trainer.TrainState) -> None:
     """Begins the second part with a state, from which the rate falls."""
@@ -184,11 +189,12 @@ class NonparametricRun(recommending.Run):
 
   def importances(self, state: row_trainer.TrainState) -> dict[str, np.ndarray]:
     """Returns how much each anchor lowers the validation error."""
-    valid, data = self.splits.valid, self.data
-    ratings = tuple(
-      jnp.asarray(a[valid]) for a in (data.users, data.items, data.values)
-    )
+    ratings = tuple(map(jnp.asarray, self.ratings_of(self.validation_rows())))
     return self.trainer.importances(state, ratings, self.num_anchors)
+
+  def validation_rows(self) -> np.ndarray:
+    """Returns the ratings that the controller measures on."""
+    return self.splits.valid
 
   def num_nonzeros(self, state: row_trainer.TrainState) -> int:
     """Returns the non-zero weights of all tables of anchors."""
@@ -279,10 +285,10 @@ class NonparametricRun(recommending.Run):
     phase = recommender_trainer.Phase(decay_from, decay_steps)
     self.use_trainer(self.trainer.in_phase(phase))
 
-  def _forget_snapshots(self) -> None:
+  def forget_snapshots(self) -> None:
     """Keeps the states that a later plan may go back to, and no others."""
     oldest = len(self.controller.rounds)
-    if self.finish_from is None and isinstance(
+    if not self.path_is_done and isinstance(
       self.controller, training.MarginalController
     ):
       oldest = self.controller.oldest_needed

@@ -1,7 +1,6 @@
 """The compiled steps of matrix factorisation, and what is measured of it."""
 
 import copy
-import dataclasses
 import functools
 from typing import Any, NamedTuple, Self
 
@@ -13,7 +12,12 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from anchor_codes import ops
-from experiments import embeddings, optimizers, row_trainer
+from experiments import (
+  embeddings,
+  optimizers,
+  recommender_options,
+  row_trainer,
+)
 from experiments.models import recommender
 
 COMPACT = ("users", "items")
@@ -50,7 +54,7 @@ class Trainer(row_trainer.RowTrainer):
     self.config = config
     self.sizes = sizes
     self.mean = mean
-    self.options = table_options(config)
+    self.options = recommender_options.table_options(config)
     self.phase = phase
     optimizer, row_optimizers = self._optimizers(phase)
     super().__init__(
@@ -75,7 +79,7 @@ class Trainer(row_trainer.RowTrainer):
     rate = linear_decay(
       self.config.learning_rate, phase.decay_from, phase.decay_steps
     )
-    factors = dict.fromkeys(COMPACT, self.config.shared_learning_rate)
+    factor = self.config.shared_learning_rate
     biases = optax.chain(
       optax.scale_by_adam(), optax.scale_by_learning_rate(rate)
     )
@@ -86,7 +90,9 @@ class Trainer(row_trainer.RowTrainer):
       for name in COMPACT
     }
     return (
-      optimizers.model_optimizer("adam", rate, factors=factors),
+      optimizers.model_optimizer(
+        "adam", rate, factors={"users": factor, "items": factor}
+      ),
       {**rows, "user_bias": biases, "item_bias": biases},
     )
 
@@ -152,7 +158,7 @@ class Trainer(row_trainer.RowTrainer):
   def importances(
     self,
     state: row_trainer.TrainState,
-    ratings: tuple[Array, Array, Array],
+    ratings: tuple[Array, ...],
     num_anchors: dict[str, int],
   ) -> dict[str, np.ndarray]:
     """Returns how much each anchor of each table lowers the squared error.
@@ -202,17 +208,7 @@ class Trainer(row_trainer.RowTrainer):
   def _share(self, name: str, ids: Array, key: Array) -> Array:
     """Exchanges ids at random, where the run asks for it."""
     sharing = embeddings.make_sharing(self.sizes[name], self.config)
-    return ids if sharing is None else sharing(ids, key=key)
-
-
-def table_options(config: Any) -> dict[str, embeddings.EmbeddingOptions]:
-  """Returns the options of the two embeddings: items may differ from users."""
-  items: dict[str, Any] = {}
-  if config.item_embedding:
-    items["embedding"] = config.item_embedding
-  if config.item_anchors:
-    items["num_anchors"] = config.item_anchors
-  return {"users": config, "items": dataclasses.replace(config, **items)}
+    return ids if sharing is None else sharing(ids, rngs=nnx.Rngs(sse=key))
 
 
 def linear_decay(rate: float, begin: int, length: int) -> optax.Schedule:
@@ -230,8 +226,8 @@ def linear_decay(rate: float, begin: int, length: int) -> optax.Schedule:
   if not length:
     return lambda step: jnp.float32(rate)
 
-  def schedule(step: Array) -> Array:
-    left = 1 - (step.astype(jnp.float32) - begin) / length
+  def schedule(step: Any) -> Array:
+    left = 1 - (jnp.asarray(step, jnp.float32) - begin) / length
     return rate * jnp.clip(left, 0, 1)
 
   return schedule
@@ -242,7 +238,7 @@ def _rises(
   vectors: recommender.Vectors,
   transform: Float[Array, "num_embeddings num_anchors"],
   anchors: Float[Array, "num_anchors features"],
-  ratings: tuple[Array, Array, Array],
+  ratings: tuple[Array, ...],
   *,
   table: str,
 ) -> Float[Array, " num_anchors"]:

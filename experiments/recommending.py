@@ -1,21 +1,20 @@
 """Trains a recommender with any embeddings, and measures what it costs."""
 
-import dataclasses
 import math
 import os
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
-from anchor_codes import ops, typing
+from anchor_codes import ops
 from experiments import (
   best_epoch,
-  embeddings,
+  recommender_options,
   recommender_trainer,
   reporting,
   row_trainer,
@@ -23,81 +22,7 @@ from experiments import (
 )
 from experiments.datasets import ratings as datasets
 from experiments.models import recommender
-
-
-@dataclasses.dataclass(kw_only=True)
-class RecommenderConfig(embeddings.EmbeddingOptions):
-  """Matrix factorisation with biases, and options of the run.
-
-  The options of the embedding hold for users and items alike, but for those
-  that begin with `item_`.
-
-  Attributes:
-    item_embedding: Kind of the items' embedding, if another one.
-    item_anchors: Anchors of the items, if another number.
-    dataset: 'ml-100k', 'ml-1m', 'ml-latest-small', 'ml-25m' or 'csv:PATH'.
-    data_dir: Folder with one folder for each data set; the environment
-      variable `ANCHOR_CODES_DATA` by default.
-    split: 'random' (80/10/10), 'chronological', or 'published' (90/10, the last
-      part for validation and test alike).
-    split_seed: Seed of a split at random.
-    l2: Weight of the squared norms of the vectors and biases of each rating.
-    max_nonzeros: How many weights 'anchors' keep, users and items together;
-      0 for all. The rest is pruned, those first that cost least.
-    prune_from: The epoch before the first round of pruning.
-    prune_epochs: Rounds of pruning, one after each epoch.
-    batch_size: Ratings in a batch.
-    lazy_from: A table with more rows than this, for each rating of a batch, is
-      updated by row; a smaller one as a whole.
-    epochs: Passes over the training ratings.
-    decay_epochs: The last epochs, in which the learning rate falls to zero.
-    patience: Epochs without a better validation error before the run ends, 0
-      for any. The best epoch is kept and tested.
-    learning_rate: Learning rate of Adam.
-    chunk_steps: Steps in a compiled chunk, about.
-    checkpoint_chunks: Chunks between two checkpoints; 0 for none.
-    seed: Seed of all other randomness.
-    rule: 'marginal' or 'trend' to learn the number of anchors of each table;
-      none by default.
-    anchor_penalty: Price of one more anchor, for a rule; that of a weight is
-      `l1`.
-    max_anchors: The most anchors that a table may have, for a rule.
-    growth_rounds: Epochs of growth before pruning, for 'marginal'.
-  """
-
-  features: int = 16
-  num_anchors: int = 16
-  num_nonzeros: int = 0
-  weight_scale: float = 0.1
-  start: str = "antipodal"
-  start_scale: float = 0.07
-  rank: int = 4
-  l1: float = 0.0
-  row_optimizer: str = "adam"
-  shared_learning_rate: float = 0.3
-  item_embedding: str = ""
-  item_anchors: int = 0
-  dataset: str = "ml-latest-small"
-  data_dir: str = ""
-  split: str = "random"
-  split_seed: int = 0
-  l2: float = 0.04
-  max_nonzeros: int = 0
-  prune_from: int = 8
-  prune_epochs: int = 8
-  batch_size: int = 2048
-  lazy_from: float = 8.0
-  epochs: int = 28
-  decay_epochs: int = 12
-  patience: int = 0
-  learning_rate: float = 0.005
-  chunk_steps: int = 400
-  checkpoint_chunks: int = 10
-  seed: int = 0
-  rule: str = ""
-  anchor_penalty: float = 0.003
-  max_anchors: int = 40
-  growth_rounds: int = 8
+from experiments.recommender_options import RecommenderConfig, check_config
 
 
 class Run(best_epoch.BestEpochRun):
@@ -110,7 +35,7 @@ class Run(best_epoch.BestEpochRun):
     mesh: Devices to train on, all by default.
   """
 
-  trainer: recommender_trainer.Trainer
+  trainer: Any
 
   def __init__(
     self,
@@ -122,32 +47,22 @@ class Run(best_epoch.BestEpochRun):
   ):
     check_config(config)
     self.config = config
-    self.data = data or datasets.load_ratings(
+    data = data or datasets.load_ratings(
       config.dataset, data_dir=config.data_dir or None
     )
     self.splits = datasets.split_ratings(
-      self.data, kind=config.split, seed=config.split_seed
+      data,
+      kind=cast(datasets.SplitKind, config.split),
+      seed=config.split_seed,
     )
-    self.sizes = {
-      "users": len(self.data.user_names),
-      "items": len(self.data.item_names),
-    }
-    train = self.splits.train
-    self.counts = {
-      "users": np.bincount(
-        self.data.users[train], minlength=self.sizes["users"]
-      ),
-      "items": np.bincount(
-        self.data.items[train], minlength=self.sizes["items"]
-      ),
-    }
-    self.unseen = {name: n == 0 for name, n in self.counts.items()}
+    self.data = self.arrange(data)
+    self.learn_from(self.splits.train)
     self.input_seconds = 0.0
-    self.steps_per_epoch = max(len(train) // config.batch_size, 1)
+    self.steps_per_epoch = max(len(self.learned) // config.batch_size, 1)
     trainer = self.make_trainer(
       config,
-      self.sizes,
-      float(self.data.values[train].mean()),
+      self.table_sizes(),
+      float(self.data.values[self.learned].mean()),
       self.phase(keep_zeros=False),
     )
     super().__init__(
@@ -157,6 +72,23 @@ class Run(best_epoch.BestEpochRun):
       steps_per_epoch=self.steps_per_epoch,
       mesh=mesh,
     )
+
+  def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
+    """Returns the ratings with the ids that the tables are to have."""
+    return data
+
+  def learn_from(self, train: np.ndarray) -> None:
+    """Takes these ratings, by their positions, as the training data."""
+    data, self.learned = self.data, train
+    self.counts = {
+      "users": np.bincount(data.users[train], minlength=len(data.user_names)),
+      "items": np.bincount(data.items[train], minlength=len(data.item_names)),
+    }
+    self.unseen = {name: n == 0 for name, n in self.counts.items()}
+
+  def table_sizes(self) -> dict[str, int]:
+    """Returns the number of rows of each table."""
+    return {name: len(counts) for name, counts in self.counts.items()}
 
   def make_trainer(self, *args: Any) -> recommender_trainer.Trainer:
     """Returns the trainer of the first phase."""
@@ -177,9 +109,11 @@ class Run(best_epoch.BestEpochRun):
     What is left over after the last whole batch waits for another epoch.
     """
     start = time.perf_counter()
-    size, train = self.config.batch_size, self.splits.train
+    size = self.config.batch_size
     rng = np.random.default_rng([self.config.seed, epoch])
-    order = np.resize(rng.permutation(train), self.steps_per_epoch * size)
+    order = np.resize(
+      rng.permutation(self.learned), self.steps_per_epoch * size
+    )
     chosen = order.reshape(-1, size)[begin:end]
     batches = (
       self.data.users[chosen],
@@ -235,7 +169,7 @@ class Run(best_epoch.BestEpochRun):
 
   def _pruned_counts(self) -> dict[str, np.ndarray]:
     """Returns the counts of the tables that have weights to prune."""
-    options = recommender_trainer.table_options(self.config)
+    options = recommender_options.table_options(self.config)
     return {
       name: count
       for name, count in self.counts.items()
@@ -264,15 +198,13 @@ class Run(best_epoch.BestEpochRun):
     mean bias of the others.
     """
     vectors = self.trainer.vectors(state, self.unseen)
+    ratings = map(jnp.asarray, self.ratings_of(indices))
+    return float(recommender.mean_squared_error(vectors, *ratings))
+
+  def ratings_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns users, items and values of some ratings, to measure on."""
     data = self.data
-    return float(
-      recommender.mean_squared_error(
-        vectors,
-        *(
-          jnp.asarray(a[indices]) for a in (data.users, data.items, data.values)
-        ),
-      )
-    )
+    return data.users[indices], data.items[indices], data.values[indices]
 
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
@@ -291,8 +223,8 @@ class Run(best_epoch.BestEpochRun):
     """
     state = self.final_state(state)
     model = self.trainer.model_of(state)
-    options = recommender_trainer.table_options(self.config)
-    names = {"users": self.data.user_names, "items": self.data.item_names}
+    options = recommender_options.table_options(self.config)
+    names = self.symbols()
     artefacts = [
       training_run.store_embedding(
         getattr(model, name),
@@ -311,6 +243,18 @@ class Run(best_epoch.BestEpochRun):
       seconds=seconds,
     )
 
+  def symbols(self) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the rows that are stored."""
+    return {"users": self.data.user_names, "items": self.data.item_names}
+
+  def count_unseen(self, indices: np.ndarray) -> dict[str, int]:
+    """Counts ratings whose user, or item, training has never seen."""
+    users, items, _ = self.ratings_of(indices)
+    return {
+      "users": int(self.unseen["users"][users].sum()),
+      "items": int(self.unseen["items"][items].sum()),
+    }
+
   def final_state(
     self, state: row_trainer.TrainState
   ) -> row_trainer.TrainState:
@@ -321,46 +265,17 @@ class Run(best_epoch.BestEpochRun):
     """Measures the state that is stored, by the name of the metric."""
     test = self.splits.test
     mse = self.evaluate(state, test)
-    unseen = {
-      "users": self.unseen["users"][self.data.users[test]],
-      "items": self.unseen["items"][self.data.items[test]],
-    }
+    unseen = self.count_unseen(test)
     return {
       "test_mse": mse,
       "test_rmse": math.sqrt(mse),
       "valid_mse": self.evaluate(state, self.splits.valid),
       "best_epoch": self.best_epoch + 1,
-      "test_unseen_users": int(unseen["users"].sum()),
-      "test_unseen_items": int(unseen["items"].sum()),
+      "test_unseen_users": unseen["users"],
+      "test_unseen_items": unseen["items"],
       "input_seconds": self.input_seconds,
       "step_seconds": float(sum(self.chunk_seconds)),
     }
-
-
-def check_config(config: RecommenderConfig) -> None:
-  """Raises `ValueError` if an option is outside its range."""
-  typing.check_at_least("batch_size", config.batch_size, 1)
-  for name in ("l1", "l2", "max_nonzeros", "prune_from", "decay_epochs"):
-    if not getattr(config, name) >= 0:
-      raise ValueError(
-        f"`{name}` must be non-negative, got {getattr(config, name)}."
-      )
-  if not config.max_nonzeros:
-    return
-  options = recommender_trainer.table_options(config)
-  if not any(o.embedding == "anchors" for o in options.values()):
-    raise ValueError("`max_nonzeros` prunes 'anchors', got none of them.")
-  if config.num_nonzeros or config.row_optimizer not in ("adam", "yogi"):
-    raise ValueError(
-      "`max_nonzeros` needs dense rows and second moments: `num_nonzeros` 0 "
-      f"and `row_optimizer` 'adam' or 'yogi', got {config.num_nonzeros} and "
-      f"{config.row_optimizer!r}."
-    )
-  if config.prune_from + config.prune_epochs >= config.epochs:
-    raise ValueError(
-      "`prune_from` + `prune_epochs` must be less than `epochs`, got "
-      f"{config.prune_from} + {config.prune_epochs} and {config.epochs}."
-    )
 
 
 def train_and_evaluate(

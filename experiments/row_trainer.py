@@ -149,8 +149,9 @@ class RowTrainer(abc.ABC):
     )
 
   def model_of(self, state: TrainState) -> Any:
-    """Returns the model with the parameters of a state."""
-    return nnx.merge(self.graphdef, state.rows, state.params, state.stats)
+    """Returns a model with the parameters of a state, which stays as it is."""
+    variables = state.rows, state.params, state.stats
+    return nnx.merge(self.graphdef, *variables, copy=True)
 
   def replace_model(self, state: TrainState, model: Any) -> TrainState:
     """Returns a state with the parameters of a model of the same form."""

@@ -13,7 +13,7 @@ run that was stopped goes on with the same command and `--resume`.
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import nonparametric, recommending, reporting
+from experiments import nonparametric, online, recommending, reporting
 
 CONFIG = config_flags.DEFINE_config_dataclass(
   "config", recommending.RecommenderConfig()
@@ -26,18 +26,26 @@ RESUME = flags.DEFINE_bool(
 )
 
 
+def run_type(
+  config: recommending.RecommenderConfig,
+) -> type[recommending.Run]:
+  """Returns what runs with some options."""
+  if config.online_batches:
+    return online.OnlineRun
+  return nonparametric.NonparametricRun if config.rule else recommending.Run
+
+
 def main(argv: list[str]) -> None:
   """Runs the training that the flags describe."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
   logging.set_verbosity(logging.WARNING)
   try:
-    learns = bool(CONFIG.value.rule)
     result = recommending.train_and_evaluate(
       CONFIG.value,
       WORKDIR.value,
       resume=RESUME.value,
-      run_type=nonparametric.NonparametricRun if learns else recommending.Run,
+      run_type=run_type(CONFIG.value),
     )
   except (ValueError, OSError) as error:
     raise app.UsageError(str(error)) from error

@@ -266,7 +266,7 @@ def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
     The first step of each chunk, and the one after its last.
 
   >>> chunk_bounds(12, 5)
-  [(0, 6), (6, 12)]
+  [(0, 4), (4, 8), (8, 12)]
   >>> chunk_bounds(13, 5)
   [(0, 4), (4, 8), (8, 13)]
   """

@@ -83,6 +83,10 @@ LAYERS = {
   "full": Layer("Embed", {}, {}, 32 * F, num_shared=0),
   "anchors_sparse": _anchors(3 * (8 + 32), num_nonzeros=3),
   "anchors_dense": _anchors(6 * 32, num_nonzeros=None),
+  # Half of each row is zero, which a mask of one byte tells.
+  "anchors_antipodal": _anchors(
+    8 + 3 * 32, num_nonzeros=None, start="antipodal"
+  ),
   "kd_sum": _kd(4 * 4 * F),
   "kd_concat": _kd(4 * F, composition="concat"),
   "kd_linear": _kd(4 * 4 * 5 + 5 * F, composition="linear", code_features=5),

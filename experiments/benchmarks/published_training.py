@@ -110,6 +110,9 @@ def make_batches(
     data: The ratings.
     rows: Numbers of ratings, at least one.
     batch_size: Ratings in a batch; the last is padded with weights of zero.
+
+  Returns:
+    The batches, as NumPy arrays.
   """
   padding = -len(rows) % batch_size
   rows = np.pad(rows, (0, padding)).reshape(-1, batch_size)
@@ -294,6 +297,9 @@ def train(
       for all.
     epoch: What :func:`make_epoch` gives for `setting`; runs that share it
       compile it once.
+
+  Returns:
+    What was learned and measured.
   """
   epoch = epoch or make_epoch(setting)
   size, rng = setting.batch_size, np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """What a run leaves behind: results, metrics, tables and pictures."""
 
 from experiments.reporting.metrics import MetricsWriter
-from experiments.reporting.plots import plot_size_quality
+from experiments.reporting.plots import plot_frontier, plot_size_quality
 from experiments.reporting.progress import progress
 from experiments.reporting.results import (
   RunResult,
@@ -21,6 +21,7 @@ __all__ = [
   "format_table",
   "library_versions",
   "peak_rss_bytes",
+  "plot_frontier",
   "plot_size_quality",
   "progress",
   "read_result",

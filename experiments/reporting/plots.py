@@ -1,14 +1,16 @@
 """Pictures of results."""
 
+import contextlib
 import functools
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
   from matplotlib.text import Annotation
   from matplotlib.transforms import Bbox
 
@@ -80,10 +82,83 @@ def plot_size_quality(
   """
   found = [(str(row[label]), row[size], row[metric]) for row in rows]
   points: list[Point] = [point for point in found if math.isfinite(point[2])]
+  _check_points(points, size=size, metric=metric)
+  with _picture(path) as (figure, axes):
+    _decorate(axes, points, title=title, metric_label=metric_label)
+    for name, x, y in points:
+      _draw_point(axes, x, y, is_baseline=name == baseline)
+    figure.draw_without_rendering()  # The labels need the final layout.
+    _label_points(axes, points)
+  return pathlib.Path(path)
+
+
+def plot_frontier(
+  rows: Sequence[Mapping[str, Any]],
+  path: str | os.PathLike[str],
+  *,
+  kind: str = "kind",
+  size: str = "embedding_bytes",
+  metric: str = "test_mse",
+  spread: str = "test_mse_std",
+  metric_label: str = "Test MSE (lower is better)",
+  baseline: str = "full",
+  title: str = "Size against quality",
+) -> pathlib.Path:
+  """Draws stored bytes against a metric, one line for each kind of row.
+
+  Args:
+    rows: Results with the names of the columns below; one whose quality is not
+      finite is left out.
+    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
+      missing.
+    kind: Column of the kind: rows of one kind are joined, from the smallest to
+      the largest, and share a colour.
+    size: Column of the bytes, drawn on a logarithmic scale.
+    metric: Column of the quality.
+    spread: Column of the half length of an error bar; a row without it has
+      none.
+    metric_label: Caption of the vertical axis.
+    baseline: The kind that the others are measured against: a dashed line at
+      the quality of its first row. A picture without it is fine.
+    title: Text above the picture.
+
+  Returns:
+    The path of the file.
+
+  Raises:
+    ValueError: If no row is left, or a size is not positive.
+  """
+  kept = [row for row in rows if math.isfinite(row[metric])]
+  points = [(str(row[kind]), row[size], row[metric]) for row in kept]
+  _check_points(points, size=size, metric=metric)
+  with _picture(path) as (_, axes):
+    _decorate(axes, points, title=title, metric_label=metric_label)
+    for name in dict.fromkeys(name for name, _, _ in points):
+      of_kind = sorted(
+        (row[size], row[metric], row.get(spread, 0.0))
+        for row in kept
+        if row[kind] == name
+      )
+      color = _BASELINE_COLOR if name == baseline else None
+      _draw_line(axes, name, of_kind, color=color)
+    for _, _, y in [point for point in points if point[0] == baseline][:1]:
+      axes.axhline(y, color=_BASELINE_COLOR, linestyle="--", linewidth=1.4)
+    axes.legend(frameon=False)
+  return pathlib.Path(path)
+
+
+def _check_points(points: Sequence[Point], *, size: str, metric: str) -> None:
   if not points:
     raise ValueError(f"`rows` must hold a result with a finite `{metric}`.")
   if min(x for _, x, _ in points) <= 0:
     raise ValueError(f"`{size}` must be positive in all rows.")
+
+
+@contextlib.contextmanager
+def _picture(
+  path: str | os.PathLike[str],
+) -> Iterator[tuple["Figure", "Axes"]]:
+  """Gives an empty picture to draw on, and writes it in the end."""
   # Not by pyplot, which keeps global state and looks for a screen. Imported
   # here, for it takes longer than all the rest.
   import matplotlib
@@ -91,16 +166,32 @@ def plot_size_quality(
 
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    _decorate(axes, points, title=title, metric_label=metric_label)
-    for name, x, y in points:
-      _draw_point(axes, x, y, is_baseline=name == baseline)
-    figure.draw_without_rendering()  # The labels need the final layout.
-    _label_points(axes, points)
+    yield figure, figure.add_subplot()
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
-  return path
+
+
+def _draw_line(
+  axes: "Axes",
+  name: str,
+  points: Sequence[tuple[float, float, float]],
+  *,
+  color: str | None,
+) -> None:
+  """Draws the rows of a kind as (size, quality, half length of its bar)."""
+  sizes, values, spreads = zip(*points, strict=True)
+  axes.errorbar(
+    sizes,
+    values,
+    yerr=spreads,
+    label=name,
+    color=color,
+    marker="o" if color is None else "D",
+    markersize=8,
+    linewidth=2,
+    capsize=4,
+  )
 
 
 def _decorate(

@@ -18,7 +18,7 @@ def make(encoder="cnn", **options):
     embed,
     CLASSES,
     encoder=encoder,
-    **({"num_filters": 5} | options),
+    **({"num_filters": 5, "widths": (2, 4)} | options),
     rngs=nnx.Rngs(1),
   )
 
@@ -30,6 +30,11 @@ def make_texts(*lengths, width=None):
   for row, length in zip(tokens, lengths, strict=True):
     row[:length] = rng.integers(2, VOCAB, size=length)
   return jnp.asarray(tokens)
+
+
+@jax.jit
+def predict(model, tokens, where):
+  return model(tokens, where)
 
 
 def slow_cnn(model, words):
@@ -48,17 +53,15 @@ def slow_cnn(model, words):
 
 
 class TextClassifierTest(parameterized.TestCase):
-  @parameterized.product(
-    encoder=text_classifier.ENCODERS, length=(0, 1, 2, 4, 7)
-  )
+  @parameterized.product(encoder=text_classifier.ENCODERS, length=(0, 1, 3, 7))
   def test_padding_changes_no_prediction(self, encoder, length):
     model = make(encoder)
     predictions = []
-    for width, filler in ((max(length, 1), 0), (9, 0), (20, 0), (20, 7)):
+    for width, filler in ((max(length, 1), 0), (9, 0), (9, 7)):
       tokens = np.array(make_texts(length, width=width))
       where = np.arange(width)[None] < length
       tokens[~where] = filler
-      predictions.append(model(jnp.asarray(tokens), jnp.asarray(where)))
+      predictions.append(predict(model, tokens, where))
     for prediction in predictions:
       np.testing.assert_allclose(prediction, predictions[0], rtol=1e-5)
 
@@ -72,7 +75,7 @@ class TextClassifierTest(parameterized.TestCase):
       logits = nnx.merge(graphdef, params)(tokens, tokens != 0)
       return text_classifier.mean_loss(logits, jnp.array([0, 2]))
 
-    gradient = jax.grad(loss)(params)["embed"]["embedding"][...]
+    gradient = jax.jit(jax.grad(loss))(params)["embed"]["embedding"][...]
     self.assertEqual(jnp.abs(gradient[0]).sum(), 0)
     rows = np.flatnonzero(np.abs(gradient).sum(axis=1))
     self.assertContainsSubset(rows, np.unique(tokens[tokens != 0]))
@@ -80,11 +83,10 @@ class TextClassifierTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 2, 3, 6)
   def test_cnn_is_the_largest_output_of_each_filter(self, length):
-    model = make(widths=(2, 4))
+    model = make()
     tokens = make_texts(length, width=8)
-    hidden = model.encoder(
-      jnp.where((tokens != 0)[..., None], model.embed(tokens), 0), tokens != 0
-    )
+    vectors = jnp.where((tokens != 0)[..., None], model.embed(tokens), 0)
+    hidden = predict(model.encoder, vectors, tokens != 0)
     expected = slow_cnn(model, tokens[0, :length])
     np.testing.assert_allclose(hidden[0], expected, rtol=1e-5, atol=1e-6)
 
@@ -111,7 +113,6 @@ class TextClassifierTest(parameterized.TestCase):
     model, tokens = make(), make_texts(6)
     where = tokens != 0
     plain = model(tokens, where)
-    np.testing.assert_array_equal(plain, model(tokens, where))
     noisy = model(tokens, where, key=jax.random.key(0))
     self.assertGreater(jnp.abs(noisy - plain).max(), 1e-3)
     model.eval()

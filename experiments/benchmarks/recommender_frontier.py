@@ -1,0 +1,307 @@
+r"""Compares embeddings of a recommender by size and quality.
+
+  python -m experiments.benchmarks.recommender_frontier --dataset=ml-1m \
+      --data_dir=/path/to/data
+
+factorises ratings with full tables and with compact ones at several sizes,
+stored as float16 all but the first. Each row gets the same budget: three
+weights of the l2 penalty are tried with seed 0, the validation ratings choose,
+and the row is the mean of three seeds with the one that was chosen. The test
+ratings choose nothing. Hash tables and anchors get as many buckets and weights
+as make their files as large as those of low rank.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+
+from anchor_codes import accounting
+from experiments import recommending, reporting
+from experiments.datasets import ratings as datasets
+from experiments.reporting import files
+
+NAME = "recommender_frontier"
+COLUMNS = {
+  "kind": "Embedding",
+  "size": "Size",
+  "test": "Test MSE",
+  "valid": "Valid MSE",
+  "l2": "l2",
+  "embedding_params": "Params",
+  "embedding_bytes": "Stored bytes",
+  "compression_ratio": "Ratio",
+  "seconds": "s/run",
+}
+"""Headings of the columns of the table by their names."""
+
+FEATURES = 16
+SEEDS = (0, 1, 2)
+DEFAULT_TRIES = (0.03, 0.04, 0.06)
+_WEIGHT_BYTES = 2  # float16.
+
+
+class Row(NamedTuple):
+  """One row of the table.
+
+  Attributes:
+    kind: What it is called.
+    size: Its size, as the table names it.
+    settings: The options in which it differs from the others.
+    tries: The weights of the l2 penalty to choose from.
+  """
+
+  kind: str
+  size: str
+  settings: dict[str, Any]
+  tries: tuple[float, ...] = DEFAULT_TRIES
+
+  @property
+  def folder(self) -> str:
+    """Name of the folder of its runs."""
+    return f"{self.kind}, {self.size}".replace(", ", "_").replace(" ", "_")
+
+
+def make_rows(num_symbols: int) -> list[Row]:
+  """Returns the rows of the table.
+
+  Args:
+    num_symbols: Number of users and items together, which sets how many
+      buckets and weights take the bytes of low rank.
+  """
+  nonzeros = functools.partial(anchor_nonzeros, num_symbols)
+  full = {
+    "embedding": "full",
+    "stored_dtype": "float32",
+    "start_scale": 0.1,
+    "epochs": 22,
+    "decay_epochs": 22,
+  }
+  return [
+    Row("full", "32 bit", full, (0.04, 0.06, 0.08)),
+    *(
+      Row("low rank", f"rank {rank}", {"embedding": "low_rank", "rank": rank})
+      for rank in (8, 4, 2)
+    ),
+    *(hash_row(low_rank_bytes(num_symbols, rank) // 128) for rank in (8, 4, 2)),
+    *(dpq_row(*sizes) for sizes in ((16, 16), (16, 8), (8, 16))),
+    *(
+      anchor_row(num_anchors, num_nonzeros)
+      for num_anchors, num_nonzeros in (
+        (16, nonzeros(16, rank=8)),
+        (16, 60_000),
+        (16, nonzeros(16, rank=4)),
+        (8, nonzeros(8, rank=2)),
+      )
+    ),
+  ]
+
+
+def low_rank_bytes(num_symbols: int, rank: int) -> int:
+  """Returns the bytes of two tables of low rank.
+
+  >>> low_rank_bytes(1000, 4)
+  8256
+  """
+  return _WEIGHT_BYTES * rank * (num_symbols + 2 * FEATURES)
+
+
+def anchor_nonzeros(num_symbols: int, num_anchors: int, *, rank: int) -> int:
+  """Returns how many weights two tables of anchors have at a size of low rank.
+
+  >>> anchor_nonzeros(1000, 16, rank=4)
+  2616
+  """
+  others = accounting.masked_rows_bytes(num_symbols, num_anchors, 0)
+  others += _WEIGHT_BYTES * 2 * num_anchors * FEATURES
+  return (low_rank_bytes(num_symbols, rank) - others) // _WEIGHT_BYTES
+
+
+def hash_row(num_buckets: int) -> Row:
+  """Returns a row of two hash functions with so many buckets each."""
+  settings = {"embedding": "hash", "num_buckets": num_buckets}
+  return Row("hash", f"2 x {num_buckets} buckets", settings)
+
+
+def dpq_row(code_length: int, codebook_size: int) -> Row:
+  """Returns a row of codes."""
+  settings = {
+    "embedding": "dpq",
+    "code_length": code_length,
+    "codebook_size": codebook_size,
+    "relaxation": "nearest",
+  }
+  return Row("DPQ", f"{code_length} digits of {codebook_size}", settings)
+
+
+def anchor_row(num_anchors: int, max_nonzeros: int) -> Row:
+  """Returns a row of anchors with so many weights, users and items together."""
+  settings = {
+    "embedding": "anchors",
+    "num_anchors": num_anchors,
+    "max_nonzeros": max_nonzeros,
+  }
+  return Row("anchors", f"{num_anchors} anchors, {max_nonzeros:,}", settings)
+
+
+def run_benchmark(
+  data: datasets.Ratings,
+  workdir: str | pathlib.Path,
+  *,
+  rows: Sequence[Row] | None = None,
+  quick: bool = False,
+) -> list[dict[str, Any]]:
+  """Trains all rows; writes a record of each run, the table and the picture.
+
+  A run with a record of the same options is not repeated.
+
+  Args:
+    data: The ratings.
+    workdir: Folder for what the runs leave: a folder for each row with one for
+      each run, `recommender_frontier.md` and `recommender_frontier.png`.
+    rows: The rows, by default those of :func:`make_rows`.
+    quick: Whether each row is one run of a few epochs, to see that all works.
+
+  Returns:
+    The cells of each row.
+  """
+  workdir, cells = pathlib.Path(workdir), []
+  if rows is None:
+    rows = make_rows(len(data.user_names) + len(data.item_names))
+  for row in rows:
+    results = run_row(row, data, workdir / row.folder, quick=quick)
+    cells.append(summarize(row, results))
+    write_report(cells, workdir)
+  return cells
+
+
+def run_row(
+  row: Row, data: datasets.Ratings, workdir: pathlib.Path, *, quick: bool
+) -> list[reporting.RunResult]:
+  """Chooses the penalty of a row on the validation ratings; runs all seeds."""
+
+  def run(l2: float, seed: int) -> reporting.RunResult:
+    config = make_config(row, data.name, l2=l2, seed=seed, quick=quick)
+    result = run_once(config, data, workdir / f"l2_{l2}_seed_{seed}")
+    print(
+      f"{row.kind}, {row.size}, l2 {l2}, seed {seed}: "
+      f"valid {result.metrics['valid_mse']:.4f}, "
+      f"test {result.metrics['test_mse']:.4f}, {result.seconds:.0f} s",
+      flush=True,
+    )
+    return result
+
+  tries, seeds = (row.tries[:1], SEEDS[:1]) if quick else (row.tries, SEEDS)
+  errors = [run(l2, seeds[0]).metrics["valid_mse"] for l2 in tries]
+  # A run that has diverged is no candidate.
+  best = tries[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
+  return [run(best, seed) for seed in seeds]
+
+
+def make_config(
+  row: Row, dataset: str, *, l2: float, seed: int, quick: bool = False
+) -> recommending.RecommenderConfig:
+  """Returns the options of a run of a row."""
+  config = recommending.RecommenderConfig(
+    dataset=dataset,
+    features=FEATURES,
+    stored_dtype="float16",
+    l2=l2,
+    checkpoint_chunks=0,
+    seed=seed,
+  )
+  config = dataclasses.replace(config, **row.settings)
+  if quick:
+    config = dataclasses.replace(
+      config, epochs=3, decay_epochs=2, prune_from=1, prune_epochs=1
+    )
+  return config
+
+
+def run_once(
+  config: recommending.RecommenderConfig,
+  data: datasets.Ratings,
+  workdir: pathlib.Path,
+) -> reporting.RunResult:
+  """Reads the record of a run, or trains if there is none with its options."""
+  if (workdir / "result.json").exists():
+    result = reporting.read_result(workdir)
+    options = dataclasses.asdict(config)
+    # An option that the record lacks is newer than it.
+    if all(options.get(n) == value for n, value in result.config.items()):
+      return result
+  return recommending.train_and_evaluate(config, workdir, data=data)
+
+
+def summarize(
+  row: Row, results: Sequence[reporting.RunResult]
+) -> dict[str, Any]:
+  """Returns the cells of a row by the names of their columns.
+
+  Args:
+    row: What was run.
+    results: The runs of all seeds.
+
+  Returns:
+    Means over the runs, with standard deviations of the errors.
+  """
+  mean = lambda values: float(np.mean(list(values)))
+  cells: dict[str, Any] = {
+    "kind": row.kind,
+    "size": row.size,
+    "l2": f"{results[0].config['l2']:g}",
+    "embedding_params": round(mean(r.embedding_params for r in results)),
+    "embedding_bytes": round(mean(r.embedding_bytes for r in results)),
+    "compression_ratio": mean(r.compression_ratio for r in results),
+    "seconds": round(mean(r.seconds for r in results)),
+  }
+  for part in ("test", "valid"):
+    errors = [r.metrics[f"{part}_mse"] for r in results]
+    std = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
+    # As text, for the table would round errors above one to two decimals.
+    cells[part] = f"{mean(errors):.4f} ± {std:.4f}"
+    cells |= {f"{part}_mse": mean(errors), f"{part}_mse_std": std}
+  return cells
+
+
+def write_report(
+  cells: Sequence[dict[str, Any]], workdir: pathlib.Path
+) -> None:
+  """Writes the table as Markdown, and the picture."""
+  table = reporting.format_table(cells, COLUMNS, markdown=True)
+  files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+  reporting.plot_frontier(
+    cells,
+    workdir / f"{NAME}.png",
+    title="One recommender, several embeddings",
+  )
+
+
+def main(argv: list[str]) -> None:
+  """Runs the benchmark that the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
+  options = flags.FLAGS
+  try:
+    data = datasets.load_ratings(options.dataset, data_dir=options.data_dir)
+  except (ValueError, OSError) as error:
+    raise app.UsageError(str(error)) from error
+  cells = run_benchmark(data, options.workdir, quick=options.quick)
+  print(f"\n{reporting.format_table(cells, COLUMNS)}\n")
+  print(f"{len(SEEDS)} seeds; mean ± standard deviation.")
+  print(f"See {pathlib.Path(options.workdir) / NAME}.png.")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_bool("quick", False, "One run of a few epochs for each row.")
+  flags.DEFINE_string("dataset", "ml-1m", "What `load_ratings` takes.")
+  flags.DEFINE_string("data_dir", None, "Folder with a folder `ml-1m`.")
+  flags.DEFINE_string(
+    "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
+  )
+  app.run(main)
