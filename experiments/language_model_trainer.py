@@ -29,6 +29,11 @@ class Trainer(row_trainer.RowTrainer):
     vocabulary_counts: np.ndarray,
     steps_per_epoch: int,
   ):
+    if config.tied and config.num_sampled:
+      raise ValueError(
+        "`num_sampled` must be 0 for a tied output layer, which is trained by "
+        f"the full softmax, got {config.num_sampled}."
+      )
     self.config = config
     self.vocab_size = len(vocabulary_counts)
     self.sampler = (
@@ -72,6 +77,7 @@ class Trainer(row_trainer.RowTrainer):
       num_layers=config.num_layers,
       dropout=config.dropout,
       sharing=embeddings.make_sharing(self.vocab_size, config),
+      tied=config.tied,
       scale=config.init_scale,
       rngs=rngs,
     )
@@ -93,7 +99,8 @@ class Trainer(row_trainer.RowTrainer):
     inputs, targets = batch
     share_key, sample_key, drop_key = jax.random.split(key, 3)
     inputs = model.share(inputs, share_key)
-    ids, inputs = self.take(model, "embed", inputs)
+    # A tied output layer scores all words: all rows have a gradient.
+    ids, inputs = self.take(model, "embed", inputs, whole=self.config.tied)
     output_ids, sample = self._draw(model, targets.T, sample_key)
 
     def loss(model: language_model.LanguageModel) -> tuple[Array, Any]:

@@ -42,6 +42,8 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
     constant_epochs: Epochs before the learning rate starts to fall.
     decay: Factor of the learning rate for each epoch after that.
     clip: Largest global norm of the gradient.
+    tied: Whether the output layer shares its rows with the embedding; needs
+      `features` equal to `hidden`, and the full softmax.
     num_sampled: Words drawn for a sampled softmax in training; 0 for the full
       one. Evaluation always uses the full one.
     validate_epochs: Whether each epoch ends with validation.
@@ -65,6 +67,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   constant_epochs: int = 4
   decay: float = 0.5
   clip: float = 5.0
+  tied: bool = False
   num_sampled: int = 0
   validate_epochs: bool = True
   chunk_steps: int = 100

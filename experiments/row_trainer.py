@@ -159,7 +159,7 @@ class RowTrainer(abc.ABC):
     return state._replace(rows=rows, params=params, stats=stats)
 
   def take(
-    self, model: Any, name: str, ids: Array
+    self, model: Any, name: str, ids: Array, *, whole: bool = False
   ) -> tuple[dict[str, Array], Array]:
     """Leaves only the rows of some ids in an embedding, for :meth:`select`.
 
@@ -167,6 +167,7 @@ class RowTrainer(abc.ABC):
       model: The model, changed in place.
       name: The attribute that holds the embedding.
       ids: The ids that the batch looks up, of any shape.
+      whole: Whether to take all rows nevertheless, since the step needs them.
 
     Returns:
       The distinct ids by the name of the table, and the positions of the ids
@@ -176,7 +177,7 @@ class RowTrainer(abc.ABC):
       return {}, ids
     layer = getattr(model, name)
     size = layer.num_embeddings
-    if self.is_lazy(size, ids.size):
+    if self.is_lazy(size, ids.size) and not whole:
       rows, positions = training.unique_ids(ids, num_embeddings=size)
     else:
       rows, positions = jnp.arange(size, dtype=jnp.int32), ids

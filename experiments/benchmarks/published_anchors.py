@@ -21,7 +21,11 @@ longer.
 
 The values to compare with are not printed in the paper. They are means of five
 seeds (three for the last row) of a NumPy program that was written from the
-published code, with other random starts than the code's own.
+published code, with other random starts than the code's own. All rows but one
+are outside of their tolerance in some cell, and the bias seems to be why: here
+it moves as slowly as Yogi's formula and the published optimiser have it. When
+its second moment was set back to the start before every step, ten of the eleven
+published settings were inside (three seeds), and MF at 0.003 outside by 0.001.
 """
 
 import dataclasses

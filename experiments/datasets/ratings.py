@@ -8,10 +8,11 @@ ml-1m           MovieLens 1M, 6,040 users, 3,706 movies   1,000,209  1 ... 5
 ml-latest-small MovieLens of 2018, 610 and 9,724          100,836    .5 ... 5
 ml-25m          MovieLens 25M, 162,541 and 59,047         25,000,095 .5 ... 5
 csv:PATH        the user's own file                       any        any
+synthetic       drawn from 8 anchors, 1,500 and 800       250,000    any
 =============== ========================================= ========== =======
 
 The MovieLens files may not be passed on, see :mod:`experiments.datasets.files`;
-the largest comes through TFDS, by :mod:`experiments.datasets.ratings_tfds`.
+the largest comes through :mod:`experiments.datasets.ratings_tfds`.
 """
 
 import dataclasses
@@ -28,7 +29,6 @@ from experiments.datasets import files
 
 SplitKind = Literal["random", "chronological", "published"]
 """How ratings are split, see `split_ratings`."""
-
 SPLIT_KINDS: tuple[str, ...] = get_args(SplitKind)
 
 _OWN_FILE = "csv:"
@@ -122,7 +122,7 @@ _MOVIELENS = {
 }
 
 RATING_NAMES = (*_MOVIELENS, _THROUGH_TFDS)
-"""The names that `load_ratings` knows, besides ``csv:PATH``."""
+"""The names of published ratings that `load_ratings` knows."""
 
 
 def load_ratings(
@@ -132,31 +132,31 @@ def load_ratings(
 
   The order of ``ml-1m`` is an approximation: its file ranks the ratings of each
   user in time but has no time stamps. Users were numbered from the last who
-  joined to the first (user 6040 in April 2000, user 1 in December), so ratings
-  are ordered by (descending user, rank). The movies with the largest ids, which
-  were added in October 2000, bear this out: of the ratings of movie 3908 and
-  later that fall into the first half of their user's ratings, 98 % are from
-  users up to 3300, who gave 53 % of all ratings. Users who came back months
-  later are placed too early.
+  joined to the first, so ratings are ordered by (descending user, rank). Movies
+  added in October 2000 bear this out: of those in the first half of a user's
+  ratings, 98 % are from users up to 3300. Those who came back are too early.
 
   Args:
-    name: One of `RATING_NAMES`, or ``csv:`` and the path of a file for
-      :func:`experiments.datasets.ratings_csv.read_csv`.
+    name: One of `RATING_NAMES`, ``synthetic``, or ``csv:`` and the path of a
+      file for :func:`experiments.datasets.ratings_csv.read_csv`.
     data_dir: Folder of data sets, by default ``$ANCHOR_CODES_DATA``, else
       ``../shared/data`` beside the project if there is one. It holds
       ``ml-100k/u.data``, ``ml-1m/ratings_order.csv``,
       ``ml-latest-small/ratings.csv`` and ``movielens/25m-ratings`` of TFDS.
 
   Returns:
-    The ratings. Ids of MovieLens follow the original numbers, those of a file
-    of the user the first appearance.
+    The ratings. Ids of MovieLens follow the original numbers, else appearance.
 
   Raises:
     ValueError: If the name is unknown, or a file is not in its format.
     FileNotFoundError: If a file is missing; it names the path and the archive.
     ImportError: If ``ml-25m`` is asked for and TFDS is not installed.
   """
-  # These two modules build `Ratings`, so this one cannot import them first.
+  # These modules build `Ratings`, so this one cannot import them first.
+  if name == "synthetic":
+    from experiments.datasets import synthetic_ratings
+
+    return synthetic_ratings.buffet_ratings()
   if name.startswith(_OWN_FILE):
     from experiments.datasets import ratings_csv
 

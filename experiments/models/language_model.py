@@ -73,6 +73,13 @@ class Output(nn.CompactEmbed):
     return query @ self.kernel[...].T + bias
 
 
+class TiedOutput(nnx.Module):
+  """The output layer that shares its rows with the embedding: biases only."""
+
+  def __init__(self, num_embeddings: int):
+    self.bias = nnx.Param(jnp.zeros(num_embeddings))
+
+
 class Sample(NamedTuple):
   """Candidates of a sampled softmax.
 
@@ -99,6 +106,9 @@ class LanguageModel(nnx.Module):
     num_layers: Number of LSTM layers.
     dropout: Rate of the dropout on the input of each layer and on the output.
     sharing: Exchange of ids before the lookup, if any.
+    tied: Whether the output layer scores words by their embedding, on its
+      compact form: of anchors, ``(h @ A.T) @ T.T``. The embedding is as wide as
+      a layer then.
     scale: Parameters start uniform between minus and plus this.
     rngs: Source of randomness of the start.
   """
@@ -112,9 +122,15 @@ class LanguageModel(nnx.Module):
     num_layers: int = 2,
     dropout: float = 0.0,
     sharing: nn.StochasticSharing | None = None,
+    tied: bool = False,
     scale: float = 0.1,
     rngs: nnx.Rngs,
   ):
+    if tied and embed.features != hidden:
+      raise ValueError(
+        "`features` must be `hidden` for a tied output layer, got "
+        f"{embed.features} and {hidden}."
+      )
     widths = [embed.features] + [hidden] * num_layers
     self.embed = embed
     self.sharing = sharing
@@ -122,7 +138,11 @@ class LanguageModel(nnx.Module):
       LSTMLayer(width, hidden, scale=scale, rngs=rngs) for width in widths[:-1]
     )
     self.dropout = nnx.Dropout(dropout)
-    self.output = Output(vocab_size, hidden, scale=scale, rngs=rngs)
+    self.output = (
+      TiedOutput(vocab_size)
+      if tied
+      else Output(vocab_size, hidden, scale=scale, rngs=rngs)
+    )
     self.hidden = hidden
 
   def initial_carry(self, batch_size: int) -> Carry:
@@ -163,6 +183,15 @@ class LanguageModel(nnx.Module):
       new_carry.append(state)
     return self._drop(hidden, key, len(new_carry)), new_carry
 
+  def logits(
+    self, hidden: Float[Array, "*batch hidden"]
+  ) -> Float[Array, "*batch vocab_size"]:
+    """Scores all words as the next one."""
+    if isinstance(self.output, Output):
+      return self.output.attend(hidden)
+    bias = self.output.bias[...].reshape(*(1,) * (hidden.ndim - 1), -1)
+    return self.embed.attend(hidden) + bias
+
   def _drop(self, hidden: Array, key: Array | None, number: int) -> Array:
     if key is None:
       return hidden
@@ -187,7 +216,7 @@ def full_nll(
   targets: Int[Array, "time batch"],
 ) -> Float[Array, "time batch"]:
   """Returns the negative log likelihood of each target, over all words."""
-  logits = model.output.attend(hidden)
+  logits = model.logits(hidden)
   chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits, axis=-1) - chosen
 

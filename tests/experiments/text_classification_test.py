@@ -114,7 +114,11 @@ class TrainingTest(parameterized.TestCase):
 
   def test_learns_and_leaves_its_results(self):
     result = self.train(
-      embedding="anchors", encoder="cnn", epochs=9, row_learning_rate=3.0
+      embedding="anchors",
+      encoder="cnn",
+      epochs=9,
+      row_learning_rate=3.0,
+      stored_dtype="float16",
     )
     workdir = self.folder / "run"
     record = json.loads((workdir / "result.json").read_text())
@@ -125,6 +129,7 @@ class TrainingTest(parameterized.TestCase):
     self.assertGreater(result.seconds_per_epoch, 0)
     table = tables.load(workdir / "embedding.safetensors")
     self.assertEqual(table.nbytes, record["embedding_bytes"])
+    self.assertEqual(table.anchors.dtype, np.float16)
     np.testing.assert_array_equal(table.ids_of(["<pad>", "<unk>"]), [0, 1])
     self.assertEqual(reporting.read_result(workdir), result)
 
@@ -140,33 +145,8 @@ class TrainingTest(parameterized.TestCase):
     )
     batch = words.Batch(data.train.tokens[:8], data.train.labels[:8])
     batches = jax.tree.map(lambda part: part[None].repeat(20, 0), batch)
-    state, metrics = chunk(state, batches)
+    _, metrics = chunk(state, batches)
     self.assertLess(metrics["loss"][-1], metrics["loss"][0])
-    accuracy = trainer.evaluate(state, data.test)
-    self.assertBetween(accuracy, 0, 1)
-
-  def test_half_precision_is_tested_as_stored(self):
-    result = self.train(embedding="low_rank", stored_dtype="float16")
-    table = tables.load(self.folder / "run" / "embedding.safetensors")
-    self.assertEqual(table.nbytes, result.embedding_bytes)
-    self.assertEqual(result.embedding_bytes, 2 * result.embedding_params)
-
-  def test_a_full_table_is_not_written(self):
-    self.train(embedding="full", epochs=1)
-    self.assertFalse((self.folder / "run" / "embedding.safetensors").exists())
-
-  def test_one_and_four_devices_train_alike(self):
-    curves = []
-    for number in (1, 4):
-      workdir = self.folder / str(number)
-      text_classification.train_and_evaluate(
-        tiny(embedding="anchors"),
-        workdir,
-        data=self.data,
-        mesh=training.data_mesh(jax.devices()[:number]),
-      )
-      curves.append([float(row["train_loss"]) for row in metrics_of(workdir)])
-    np.testing.assert_allclose(*curves, rtol=1e-4)
 
   def test_the_best_epoch_is_kept(self):
     # So large a rate that the accuracy jumps up and down.
@@ -176,6 +156,8 @@ class TrainingTest(parameterized.TestCase):
     self.assertEqual(result.metrics["valid_accuracy"], max(accuracies))
     best = accuracies.index(max(accuracies)) + 1
     self.assertEqual(result.metrics["best_epoch"], best)
+    # The full table is its own artefact.
+    self.assertFalse((self.folder / "run" / "embedding.safetensors").exists())
 
   def test_patience_ends_the_training(self):
     result = self.train(learning_rate=0.0, epochs=9, patience=2)
@@ -201,15 +183,9 @@ class TrainingTest(parameterized.TestCase):
     self.assertEqual(*(metrics_of(self.folder / name) for name in names))
     files = [self.folder / name / "embedding.safetensors" for name in names]
     self.assertEqual(*(path.read_bytes() for path in files))
-
-  def test_a_finished_run_resumes_to_its_best_epoch(self):
-    options = {"learning_rate": 1.0, "checkpoint_chunks": 1, "epochs": 5}
-    whole = self.train(**options, patience=0)
+    # What is over already has nothing left to do but to measure.
     again = text_classification.train_and_evaluate(
-      tiny(**options, patience=0),
-      self.folder / "run",
-      data=self.data,
-      resume=True,
+      config, self.folder / "stopped", data=self.data, resume=True
     )
     self.assertEqual(whole.metrics, again.metrics)
 

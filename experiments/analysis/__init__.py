@@ -1,0 +1,1 @@
+"""Looks at what runs have learned: each module is a binary, and a function."""
