@@ -20,9 +20,18 @@ class EmbeddingOptions:
     num_anchors: Anchors, for 'anchors'.
     num_nonzeros: Weights kept in a row, for 'anchors'; 0 for dense rows.
     weight_scale: Largest weight at the start, for 'anchors'.
-    start: 'random', or 'antipodal' for anchors in pairs of opposite sign.
+    start: 'random', 'antipodal' for anchors in pairs of opposite sign,
+      'frequent' for anchors that stand for the most frequent symbols, or
+      'clusters' for the centres of clusters of `vectors`.
+    vectors: A .npy file with one vector for each symbol, for 'clusters'.
     start_scale: Standard deviation of an entry of the vectors at the start.
     l1: Strength of the l1 penalty on the rows, for 'anchors'.
+    penalty: 'plain', 'frequency' for a penalty in proportion to how often a
+      symbol occurs, or 'keep_one' to spare the largest weight of each row.
+    relations: 'framenet', 'ppdb' or 'wordnet' to spare the weights of anchors
+      that stand for related words; none by default.
+    unrelated: Factor of the penalty for all other pairs of words of which the
+      relations know; 'inf' bars them.
     code_length: Digits of a code, for 'kd' and 'dpq'.
     codebook_size: Values of a digit, for 'kd' and 'dpq'.
     composition: How the chosen vectors become one, for 'kd'.
@@ -48,8 +57,12 @@ class EmbeddingOptions:
   num_nonzeros: int = 8
   weight_scale: float = 1.0
   start: str = "random"
+  vectors: str = ""
   start_scale: float = 0.05
   l1: float = 1e-4
+  penalty: str = "plain"
+  relations: str = ""
+  unrelated: float = 1.0
   code_length: int = 20
   codebook_size: int = 32
   composition: str = "sum"
@@ -80,7 +93,8 @@ def _anchors(vocab_size, options, scale, rngs):
     num_anchors=options.num_anchors,
     num_nonzeros=options.num_nonzeros or None,
     weight_scale=options.weight_scale,
-    start=options.start,
+    # Other starts are made from what is known of the symbols.
+    start=options.start if options.start in typing.STARTS else "random",
     scale=scale,
     rngs=rngs,
   )
@@ -243,9 +257,9 @@ def row_optimizer(
   if options.row_optimizer == "yogi":
     if not anchors:
       raise ValueError("`row_optimizer` 'yogi' is for 'anchors' only.")
-    steps = [training.proximal_yogi(schedule, l1=options.l1)]
+    steps: list[Any] = [training.proximal_yogi(schedule, l1=options.l1)]
   else:
-    steps = [
+    steps: list[Any] = [
       ROW_OPTIMIZERS[options.row_optimizer](),
       optax.scale_by_learning_rate(schedule),
     ]

@@ -10,7 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Array
 
 from anchor_codes import nn
-from experiments import embeddings, optimizers, row_trainer
+from experiments import embeddings, knowledge, optimizers, row_trainer
 from experiments.models import language_model
 
 
@@ -21,6 +21,7 @@ class Trainer(row_trainer.RowTrainer):
     config: Options of the run.
     vocabulary_counts: How often each word occurs in the training text.
     steps_per_epoch: Number of steps of an epoch.
+    known: What is known of the words; their counts by default.
   """
 
   def __init__(
@@ -28,6 +29,7 @@ class Trainer(row_trainer.RowTrainer):
     config: Any,
     vocabulary_counts: np.ndarray,
     steps_per_epoch: int,
+    known: knowledge.Knowledge | None = None,
   ):
     if config.tied and config.num_sampled:
       raise ValueError(
@@ -35,6 +37,7 @@ class Trainer(row_trainer.RowTrainer):
         f"the full softmax, got {config.num_sampled}."
       )
     self.config = config
+    self.known = known or knowledge.Knowledge(config, vocabulary_counts)
     self.vocab_size = len(vocabulary_counts)
     self.sampler = (
       language_model.Sampler.from_counts(
@@ -51,6 +54,7 @@ class Trainer(row_trainer.RowTrainer):
       row_optimizers=self._row_optimizers(rate),
       ids_per_step={"embed": config.batch_size * config.num_steps},
       clip=config.clip,
+      penalties={"embed": self.known.penalty()},
       seed=config.seed,
     )
     self._total_nll = jax.jit(self._nll)
@@ -68,10 +72,12 @@ class Trainer(row_trainer.RowTrainer):
     """Returns the model at the start of training."""
     config = self.config
     rngs = nnx.Rngs(config.seed)
+    embed = embeddings.make_embedding(
+      self.vocab_size, config, scale=config.start_scale, rngs=rngs
+    )
+    self.known.start(embed, jax.random.key(config.seed))
     return language_model.LanguageModel(
-      embeddings.make_embedding(
-        self.vocab_size, config, scale=config.start_scale, rngs=rngs
-      ),
+      embed,
       self.vocab_size,
       hidden=config.hidden,
       num_layers=config.num_layers,

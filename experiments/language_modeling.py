@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from experiments import (
   embeddings,
+  knowledge,
   language_model_trainer,
   reporting,
   row_trainer,
@@ -103,7 +104,13 @@ class Run(training_run.TrainingRun):
     )
     size, steps = len(self.data.vocabulary), len(self.inputs)
     counts = np.bincount(self.data.train, minlength=size)
-    trainer = language_model_trainer.Trainer(config, counts, steps)
+    known = knowledge.load_knowledge(
+      config,
+      counts,
+      vocabulary=self.data.vocabulary,
+      data_dir=config.data_dir,
+    )
+    trainer = language_model_trainer.Trainer(config, counts, steps, known)
     super().__init__(
       config,
       pathlib.Path(workdir),

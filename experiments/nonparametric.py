@@ -10,6 +10,7 @@ from jax import numpy as jnp
 
 from anchor_codes import ops, training, typing
 from experiments import (
+  recommender_options,
   recommender_trainer,
   recommending,
   row_trainer,
@@ -112,6 +113,8 @@ class NonparametricRun(recommending.Run):
   def __init__(
     self, config: recommending.RecommenderConfig, *args: Any, **kw: Any
   ):
+    recommending.check_config(config)
+    check_rule(config)
     self.controller = make_controller(config)
     self.snapshots: dict[int, row_trainer.TrainState] = {}
     self.finish_from: int | None = None
@@ -293,6 +296,41 @@ class NonparametricRun(recommending.Run):
     ):
       oldest = self.controller.oldest_needed
     self.snapshots = {n: s for n, s in self.snapshots.items() if n >= oldest}
+
+
+def check_rule(config: recommending.RecommenderConfig) -> None:
+  """Raises `ValueError` if other options do not go with a rule.
+
+  >>> check_rule(recommending.RecommenderConfig(num_nonzeros=8))
+  Traceback (most recent call last):
+  ...
+  ValueError: `rule` needs dense rows that nothing else prunes: `num_nonzeros` 0
+  and `max_nonzeros` 0, got 8 and 0.
+  """
+  if config.num_nonzeros or config.max_nonzeros:
+    raise ValueError(
+      "`rule` needs dense rows that nothing else prunes: `num_nonzeros` 0 and "
+      f"`max_nonzeros` 0, got {config.num_nonzeros} and {config.max_nonzeros}."
+    )
+  if config.relations:
+    raise ValueError(
+      "`rule` needs anchors that may come and go, but those of `relations` "
+      f"stand for symbols: it must be empty, got {config.relations!r}."
+    )
+  options = recommender_options.table_options(config).values()
+  sizes = [o.num_anchors for o in options if o.embedding == "anchors"]
+  if not sizes:
+    raise ValueError("`rule` chooses the number of 'anchors', got none.")
+  if max(sizes) > config.max_anchors:
+    raise ValueError(
+      "`max_anchors` must be at least the number of anchors at the start, got "
+      f"{config.max_anchors} and {max(sizes)}."
+    )
+  if config.rule == "trend" and config.decay_epochs >= config.epochs:
+    raise ValueError(
+      "`decay_epochs` must be less than `epochs`, or 'trend' has no epoch to "
+      f"learn in, got {config.decay_epochs} and {config.epochs}."
+    )
 
 
 def make_controller(

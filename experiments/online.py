@@ -34,6 +34,7 @@ class OnlineRun(nonparametric.NonparametricRun):
 
   def __init__(self, config: Any, *args: Any, **kw: Any):
     self.time = 0
+    check_online(config)
     super().__init__(config, *args, **kw)
 
   def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
@@ -60,6 +61,12 @@ class OnlineRun(nonparametric.NonparametricRun):
     self.priorities = rng.random(len(self.data.values))
     self.seen = dict.fromkeys(ROWS, 0)
     self._learn_batch(0)
+    if not len(self.valid):
+      raise ValueError(
+        "the first of `online_batches` must have users and items in common "
+        "with the validation ratings, got none: take fewer batches, or `split` "
+        "'random'."
+      )
 
   def _learn_batch(self, number: int) -> dict[str, int]:
     """Takes a batch and a sample of those before; returns who was there."""
@@ -98,9 +105,9 @@ class OnlineRun(nonparametric.NonparametricRun):
   def ratings_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns users, items and values, with symbols that have a row."""
     users, items, values = super().ratings_of(indices)
-    sizes = self.table_sizes()
-    last_user, last_item = sizes["users"] - 1, sizes["items"] - 1
-    return np.minimum(users, last_user), np.minimum(items, last_item), values
+    # The row behind those in use serves all whom nobody has seen.
+    users = np.minimum(users, self.seen["users"])
+    return users, np.minimum(items, self.seen["items"]), values
 
   def validation_rows(self) -> np.ndarray:
     """Returns the validation ratings of those who have been there."""
@@ -116,7 +123,10 @@ class OnlineRun(nonparametric.NonparametricRun):
 
   def max_epochs(self) -> int:
     """Returns more epochs than any path has."""
-    return self.config.online_batches * super().max_epochs()
+    config = self.config
+    growth_rounds = max(config.growth_rounds, config.regrowth_rounds)
+    path = growth_rounds + config.max_anchors
+    return config.online_batches * path + config.decay_epochs
 
   def control(
     self, epoch: int, state: row_trainer.TrainState, loss: float
@@ -216,8 +226,7 @@ class OnlineRun(nonparametric.NonparametricRun):
 
   def example(self, metadata: dict[str, Any]) -> Any:
     """Goes to the time of a checkpoint before its shapes are asked for."""
-    for number in range(1, metadata["time"] + 1):
-      self._learn_batch(number)
+    self._learn_batch(metadata["time"])
     self.use_trainer(self._trainer_of(self.table_sizes()))
     return super().example(metadata)
 

@@ -16,6 +16,8 @@ class RecommenderConfig(embeddings.EmbeddingOptions):
   that begin with `item_`.
 
   Attributes:
+    relations: 'genres' to spare the weights of movies that share a genre with
+      the movie an anchor stands for; none by default.
     item_embedding: Kind of the items' embedding, if another one.
     item_anchors: Anchors of the items, if another number.
     dataset: 'ml-100k', 'ml-1m', 'ml-latest-small', 'ml-25m' or 'csv:PATH'.
@@ -111,6 +113,8 @@ def check_config(config: RecommenderConfig) -> None:
       raise ValueError(
         f"`{name}` must be non-negative, got {getattr(config, name)}."
       )
+  if config.relations:
+    typing.check_choice("relations", config.relations, ("genres",))
   if config.rule:
     nonparametric.check_prices(
       l1=config.l1, anchor_penalty=config.anchor_penalty

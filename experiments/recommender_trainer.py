@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from anchor_codes import ops
 from experiments import (
   embeddings,
+  knowledge,
   optimizers,
   recommender_options,
   row_trainer,
@@ -46,22 +47,30 @@ class Trainer(row_trainer.RowTrainer):
     sizes: Number of users and of items, by the name of their table.
     mean: The mean rating of the training data.
     phase: What differs between the phases of a run.
+    known: What is known of the symbols of each table.
   """
 
   def __init__(
-    self, config: Any, sizes: dict[str, int], mean: float, phase: Phase
+    self,
+    config: Any,
+    sizes: dict[str, int],
+    mean: float,
+    phase: Phase,
+    known: dict[str, knowledge.Knowledge] | None = None,
   ):
     self.config = config
     self.sizes = sizes
     self.mean = mean
     self.options = recommender_options.table_options(config)
     self.phase = phase
+    self.known = known or {}
     optimizer, row_optimizers = self._optimizers(phase)
     super().__init__(
       optimizer=optimizer,
       row_optimizers=row_optimizers,
       ids_per_step=dict.fromkeys(COMPACT, config.batch_size),
       lazy_from=config.lazy_from,
+      penalties={name: k.penalty() for name, k in self.known.items()},
       seed=config.seed,
     )
     self._vectors = jax.jit(
@@ -99,16 +108,20 @@ class Trainer(row_trainer.RowTrainer):
   def make_model(self) -> recommender.Factorization:
     """Returns the model at the start of training."""
     rngs = nnx.Rngs(self.config.seed)
-    layers = [
-      embeddings.make_embedding(
+    layers = {
+      name: embeddings.make_embedding(
         self.sizes[name],
         self.options[name],
         scale=self.config.start_scale,
         rngs=rngs,
       )
       for name in COMPACT
-    ]
-    return recommender.Factorization(*layers, mean=self.mean, rngs=rngs)
+    }
+    for name, known in self.known.items():
+      known.start(layers[name], jax.random.key(self.config.seed))
+    return recommender.Factorization(
+      layers["users"], layers["items"], mean=self.mean, rngs=rngs
+    )
 
   def select(
     self, model: Any, batch: Any, state: row_trainer.TrainState, key: Array

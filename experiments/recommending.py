@@ -14,12 +14,14 @@ from jax.sharding import Mesh
 from anchor_codes import ops
 from experiments import (
   best_epoch,
+  knowledge,
   recommender_options,
   recommender_trainer,
   reporting,
   row_trainer,
   training_run,
 )
+from experiments.datasets import movies, relations
 from experiments.datasets import ratings as datasets
 from experiments.models import recommender
 from experiments.recommender_options import RecommenderConfig, check_config
@@ -64,6 +66,7 @@ class Run(best_epoch.BestEpochRun):
       self.table_sizes(),
       float(self.data.values[self.learned].mean()),
       self.phase(keep_zeros=False),
+      self.load_knowledge(),
     )
     super().__init__(
       config,
@@ -72,6 +75,23 @@ class Run(best_epoch.BestEpochRun):
       steps_per_epoch=self.steps_per_epoch,
       mesh=mesh,
     )
+
+  def load_knowledge(self) -> dict[str, knowledge.Knowledge]:
+    """Returns what is known of users and items: counts, and shared genres."""
+    options, graph = recommender_options.table_options(self.config), None
+    if self.config.relations:
+      genres = movies.load_genres(
+        self.config.dataset,
+        item_names=self.data.item_names,
+        data_dir=self.config.data_dir or None,
+      )
+      graph = relations.shared_attribute_graph(genres)
+    return {
+      name: knowledge.Knowledge(
+        options[name], counts, graph if name == "items" else None
+      )
+      for name, counts in self.counts.items()
+    }
 
   def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
     """Returns the ratings with the ids that the tables are to have."""

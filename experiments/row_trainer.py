@@ -7,7 +7,7 @@ to these, and writes them back. Everything else is trained as a whole.
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
@@ -17,6 +17,14 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from anchor_codes import accounting, nn, training
+
+
+class Penalty(Protocol):
+  """Factors of the penalty, for the rows of a batch."""
+
+  def multipliers(self, ids: Array, transform: Array, /) -> Array:
+    """Returns the factors of the weights of some rows."""
+    ...
 
 
 class TrainState(NamedTuple):
@@ -75,6 +83,8 @@ class RowTrainer(abc.ABC):
     lazy_from: A table is updated by row if it has more rows than so many for
       each id of a batch; a smaller one as a whole, which costs little then,
       and is exact for optimisers with moments.
+    penalties: For tables of anchors, the factors of the penalty of their
+      weights, by attribute; 1 by default.
     seed: Seed of the randomness of the steps.
   """
 
@@ -86,6 +96,7 @@ class RowTrainer(abc.ABC):
     ids_per_step: Mapping[str, int],
     clip: float | None = None,
     lazy_from: float = 0.0,
+    penalties: Mapping[str, Penalty | None] | None = None,
     seed: int = 0,
   ):
     self.optimizer = optimizer
@@ -93,6 +104,7 @@ class RowTrainer(abc.ABC):
     self.ids_per_step = ids_per_step
     self.clip = optax.clip_by_global_norm(jnp.inf if clip is None else clip)
     self.lazy_from = lazy_from
+    self.penalties = penalties or {}
     self.seed = seed
     # Attributes with rows to train: known once `state_of` has seen a model.
     self.tables: tuple[str, ...] = ()
@@ -269,9 +281,18 @@ class RowTrainer(abc.ABC):
     """Updates the selected rows of a table, and writes them into the model."""
     table, part = getattr(model, name), getattr(selected, name)
     rows, size = nnx.state(part, nn.is_row), table.num_embeddings
-    optimizer = self.row_optimizers[name]
+    optimizer, penalty = self.row_optimizers[name], self.penalties.get(name)
+    factors = None
+    if penalty is not None:
+      factors = jax.tree.map(lambda w: penalty.multipliers(ids, w), rows)
     updates, state = training.row_updates(
-      optimizer, rows, state, ids, grads, num_embeddings=size
+      optimizer,
+      rows,
+      state,
+      ids,
+      grads,
+      num_embeddings=size,
+      multipliers=factors,
     )
     nnx.update(part, optax.apply_updates(rows, updates))
     nn.write_rows(table, ids, part)

@@ -16,7 +16,6 @@ from experiments import nonparametric, online, recommending, reporting
 from experiments.datasets import ratings as datasets
 from experiments.datasets import synthetic_ratings
 
-# One small epoch of each kind, to see that all works.
 QUICK: dict[str, Any] = {
   "features": 4,
   "batch_size": 256,
@@ -153,18 +152,21 @@ def define_flags(name: str, *, dataset: str = "ml-1m") -> None:
   )
 
 
-def run_app(analyse: Callable[[datasets.Ratings], None]) -> None:
-  """Runs the analysis of ratings that the flags describe."""
+def data_of_flags() -> datasets.Ratings:
+  """Loads the ratings that the flags name."""
+  options = flags.FLAGS
+  return load(options.dataset, data_dir=options.data_dir, quick=options.quick)
+
+
+def run_app(analyse: Callable[[], None]) -> None:
+  """Runs what the flags describe; mistakes of the user end with a usage."""
 
   def main(argv: list[str]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
     logging.set_verbosity(logging.WARNING)
-    options = flags.FLAGS
     try:
-      analyse(
-        load(options.dataset, data_dir=options.data_dir, quick=options.quick)
-      )
+      analyse()
     except (ValueError, OSError) as error:
       raise app.UsageError(str(error)) from error
 

@@ -202,12 +202,12 @@ def _text(value: Any) -> str:
   return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _analyse(data: datasets.Ratings) -> None:
+def _analyse() -> None:
   options = flags.FLAGS
   plan = dataclasses.replace(Plan(), seeds=options.seeds)
   if options.quick:
     plan = QUICK_PLAN
-  cells = run_benchmark(data, options.workdir, plan=plan)
+  cells = run_benchmark(runs.data_of_flags(), options.workdir, plan=plan)
   print(f"\n{report(cells, markdown=False)}")
 
 

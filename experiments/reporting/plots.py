@@ -133,6 +133,8 @@ def plot_frontier(
   _check_points(points, size=size, metric=metric)
   with _picture(path) as (_, axes):
     _decorate(axes, points, title=title, metric_label=metric_label)
+    for _, _, y in [point for point in points if point[0] == baseline][:1]:
+      axes.axhline(y, color=_BASELINE_COLOR, linestyle="--", linewidth=1.4)
     for name in dict.fromkeys(name for name, _, _ in points):
       of_kind = sorted(
         (row[size], row[metric], row.get(spread, 0.0))
@@ -141,8 +143,6 @@ def plot_frontier(
       )
       color = _BASELINE_COLOR if name == baseline else None
       _draw_line(axes, name, of_kind, color=color)
-    for _, _, y in [point for point in points if point[0] == baseline][:1]:
-      axes.axhline(y, color=_BASELINE_COLOR, linestyle="--", linewidth=1.4)
     axes.legend(frameon=False)
   return pathlib.Path(path)
 
@@ -155,10 +155,16 @@ def _check_points(points: Sequence[Point], *, size: str, metric: str) -> None:
 
 
 @contextlib.contextmanager
-def _picture(
-  path: str | os.PathLike[str],
-) -> Iterator[tuple["Figure", "Axes"]]:
-  """Gives an empty picture to draw on, and writes it in the end."""
+def new_figure(path: str | os.PathLike[str]) -> Iterator["Figure"]:
+  """Gives an empty figure to draw on, and writes it in the end.
+
+  Args:
+    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
+      missing.
+
+  Yields:
+    The figure.
+  """
   # Not by pyplot, which keeps global state and looks for a screen. Imported
   # here, for it takes longer than all the rest.
   import matplotlib
@@ -166,10 +172,19 @@ def _picture(
 
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
-    yield figure, figure.add_subplot()
+    yield figure
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
+
+
+@contextlib.contextmanager
+def _picture(
+  path: str | os.PathLike[str],
+) -> Iterator[tuple["Figure", "Axes"]]:
+  """Gives an empty picture to draw on, and writes it in the end."""
+  with new_figure(path) as figure:
+    yield figure, figure.add_subplot()
 
 
 def _draw_line(
