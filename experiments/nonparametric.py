@@ -113,14 +113,18 @@ class NonparametricRun(recommending.Run):
   def __init__(
     self, config: recommending.RecommenderConfig, *args: Any, **kw: Any
   ):
-    recommending.check_config(config)
-    check_rule(config)
+    self.check(config)
     self.controller = make_controller(config)
     self.snapshots: dict[int, row_trainer.TrainState] = {}
     self.finish_from: int | None = None
     self.path_is_done = False
     super().__init__(config, *args, **kw)
     self.num_anchors = self.trainer.num_anchors()
+
+  def check(self, config: recommending.RecommenderConfig) -> None:
+    """Raises `ValueError` if options are wrong, before data are loaded."""
+    recommending.check_config(config)
+    check_rule(config)
 
   def make_trainer(self, *args: Any) -> recommender_trainer.Trainer:
     """Returns a trainer that can change the number of anchors."""

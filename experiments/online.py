@@ -4,10 +4,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax import numpy as jnp
 
-from anchor_codes import training
-from experiments import nonparametric, row_trainer
+from anchor_codes import nn, training, typing
+from experiments import (
+  nonparametric,
+  recommender_options,
+  recommending,
+  row_trainer,
+)
 from experiments.datasets import ratings as datasets
 
 ROWS = {
@@ -34,8 +40,12 @@ class OnlineRun(nonparametric.NonparametricRun):
 
   def __init__(self, config: Any, *args: Any, **kw: Any):
     self.time = 0
-    check_online(config)
     super().__init__(config, *args, **kw)
+
+  def check(self, config: recommending.RecommenderConfig) -> None:
+    """Raises `ValueError` if options are wrong, before data are loaded."""
+    super().check(config)
+    check_online(config)
 
   def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
     """Numbers the symbols in the order in which training meets them."""
@@ -210,10 +220,11 @@ class OnlineRun(nonparametric.NonparametricRun):
     names = super().symbols()
     return {n: (*names[n][:k], UNSEEN) for n, k in self.seen.items()}
 
-  def _trainer_of(self, sizes: dict[str, int]) -> nonparametric.Trainer:
+  def _trainer_of(self, sizes: dict[str, int]) -> Any:
     """Returns a trainer of larger tables, ready for their state."""
     old = self.trainer
-    trainer = nonparametric.Trainer(old.config, sizes, old.mean, old.phase)
+    options = old.config, sizes, old.mean, old.phase, old.known
+    trainer = self.make_trainer(*options)
     trainer.init()
     return trainer
 
@@ -229,6 +240,25 @@ class OnlineRun(nonparametric.NonparametricRun):
     self._learn_batch(metadata["time"])
     self.use_trainer(self._trainer_of(self.table_sizes()))
     return super().example(metadata)
+
+
+def check_online(config: recommending.RecommenderConfig) -> None:
+  """Raises `ValueError` if other options do not go with online learning.
+
+  >>> check_online(recommending.RecommenderConfig(online_batches=2, replay=-1))
+  Traceback (most recent call last):
+  ...
+  ValueError: `replay` must be at least 0, got -1.
+  """
+  minima = {"online_batches": 1, "replay": 0, "regrowth_rounds": 1}
+  for name, minimum in minima.items():
+    typing.check_at_least(name, getattr(config, name), minimum)
+  # The mean of their rows is the mean vector, and new rows are their own.
+  kinds = ("anchors", "full", "low_rank")
+  for options in recommender_options.table_options(config).values():
+    typing.check_choice("embedding", options.embedding, kinds)
+  # The counts of all symbols are not known in the beginning.
+  typing.check_choice("penalty", config.penalty, ("plain", "keep_one"))
 
 
 def renumber(
@@ -263,10 +293,8 @@ def layers_of(model: Any, name: str) -> list[Any]:
 
 def set_to_mean(layer: Any, begin: int, end: int) -> None:
   """Sets some rows of a layer to the mean of the rows before them."""
-  weights: Any = getattr(layer, "transform", None) or layer.embedding
-  rows = weights[...]
-  mean = jnp.mean(rows[:begin], axis=0)
-  weights[...] = rows.at[begin:end].set(mean)
+  fill = lambda rows: rows.at[begin:end].set(jnp.mean(rows[:begin], axis=0))
+  nnx.update(layer, jax.tree.map(fill, nnx.state(layer, nn.is_row)))
 
 
 def _with_rows(

@@ -135,6 +135,9 @@ def check_config(config: RecommenderConfig) -> None:
       f"and `row_optimizer` 'adam' or 'yogi', got {config.num_nonzeros} and "
       f"{config.row_optimizer!r}."
     )
+  # The first round ends an epoch: there must be one before it.
+  for name in ("prune_from", "prune_epochs"):
+    typing.check_at_least(name, getattr(config, name), 1)
   if config.prune_from + config.prune_epochs >= config.epochs:
     raise ValueError(
       "`prune_from` + `prune_epochs` must be less than `epochs`, got "

@@ -166,6 +166,14 @@ class Run(best_epoch.BestEpochRun):
     self.forget_best()
     return self._prune(state, done + 1), metrics
 
+  def is_over(self, epoch: int) -> bool:
+    """Tells whether to stop early, which is not before pruning is over."""
+    config = self.config
+    pruned_from = config.prune_from + config.prune_epochs
+    if config.max_nonzeros and epoch < pruned_from:
+      return False
+    return super().is_over(epoch)
+
   def _prune(
     self, state: row_trainer.TrainState, number: int
   ) -> row_trainer.TrainState:

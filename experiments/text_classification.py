@@ -17,6 +17,7 @@ from anchor_codes import nn, typing
 from experiments import (
   best_epoch,
   embeddings,
+  knowledge,
   optimizers,
   reporting,
   row_trainer,
@@ -79,7 +80,7 @@ class Trainer(row_trainer.RowTrainer):
 
   Args:
     config: Options of the run.
-    vocab_size: Number of words.
+    known: What is known of the words.
     num_classes: Number of classes.
     max_length: Width of the batches.
   """
@@ -88,12 +89,13 @@ class Trainer(row_trainer.RowTrainer):
     self,
     config: TextClassificationConfig,
     *,
-    vocab_size: int,
+    known: knowledge.Knowledge,
     num_classes: int,
     max_length: int,
   ):
     self.config = config
-    self.vocab_size = vocab_size
+    self.known = known
+    self.vocab_size = len(known.counts)
     self.num_classes = num_classes
     rate = lambda step: jnp.float32(config.learning_rate)
     super().__init__(
@@ -102,6 +104,7 @@ class Trainer(row_trainer.RowTrainer):
       ),
       row_optimizers={"embed": embeddings.row_optimizer(config, rate)},
       ids_per_step={"embed": config.batch_size * max_length},
+      penalties={"embed": known.penalty()},
       seed=config.seed,
     )
     self._num_correct = jax.jit(self._count_correct)
@@ -110,10 +113,12 @@ class Trainer(row_trainer.RowTrainer):
     """Returns the model at the start of training."""
     config = self.config
     rngs = nnx.Rngs(config.seed)
+    embed = embeddings.make_embedding(
+      self.vocab_size, config, scale=config.start_scale, rngs=rngs
+    )
+    self.known.start(embed, jax.random.key(config.seed))
     return text_classifier.TextClassifier(
-      embeddings.make_embedding(
-        self.vocab_size, config, scale=config.start_scale, rngs=rngs
-      ),
+      embed,
       self.num_classes,
       encoder=config.encoder,
       num_filters=config.num_filters,
@@ -231,9 +236,15 @@ class Run(best_epoch.BestEpochRun):
       max_words=config.max_words,
       min_count=config.min_count,
     )
+    known = knowledge.load_knowledge(
+      config,
+      words.count_words(self.data),
+      vocabulary=self.data.vocabulary,
+      data_dir=config.data_dir,
+    )
     trainer = Trainer(
       config,
-      vocab_size=len(self.data.vocabulary),
+      known=known,
       num_classes=len(data.classes),
       max_length=self.data.train.tokens.shape[1],
     )

@@ -91,7 +91,7 @@ def nearest_symbols(
   cosines = _unit(table.anchors) @ vectors.T
   order = np.argsort(-cosines, axis=1, kind="stable")[:, :top]
   return [
-    [(names[row], float(cosines[anchor, row])) for row in rows]
+    [(str(names[row]), float(cosines[anchor, row])) for row in rows]
     for anchor, rows in enumerate(order.tolist())
   ]
 

@@ -169,3 +169,19 @@ def pad_texts(
   for row, words in zip(tokens, texts, strict=True):
     row[: len(words)] = [index.get(word, UNKNOWN_ID) for word in words]
   return tokens
+
+
+def count_words(data: EncodedDataset) -> np.ndarray:
+  """Counts the words of the training texts.
+
+  Args:
+    data: The texts.
+
+  Returns:
+    How often each word of the vocabulary occurs; padding is none.
+  """
+  counts = np.bincount(
+    data.train.tokens.ravel(), minlength=len(data.vocabulary)
+  )
+  counts[PADDING_ID] = 0
+  return counts

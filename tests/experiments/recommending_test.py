@@ -241,7 +241,7 @@ class RecommendingTest(parameterized.TestCase):
     pairs = []
     for epoch in (0, 1, 0):
       parts = [run.batches(epoch, *bounds) for bounds in run.bounds]
-      users, items, values = (np.concatenate(p) for p in zip(*parts))
+      users, items, values = (np.concatenate(p) for p in zip(*parts, strict=True))
       self.assertEqual(users.shape, (run.steps_per_epoch, 32))
       pairs.append((users * NUM_ITEMS + items).ravel())
       np.testing.assert_array_equal(values.ravel(), DATA.values[pairs[-1]])

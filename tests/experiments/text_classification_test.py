@@ -21,6 +21,7 @@ from absl.testing import absltest, parameterized
 from anchor_codes import tables, training
 from experiments import (
   embeddings,
+  knowledge,
   language_model_trainer,
   reporting,
   row_trainer,
@@ -84,7 +85,7 @@ def tiny(**options):
 def make_trainer(config, data):
   return text_classification.Trainer(
     config,
-    vocab_size=len(data.vocabulary),
+    known=knowledge.Knowledge(config, words.count_words(data)),
     num_classes=2,
     max_length=data.train.tokens.shape[1],
   )

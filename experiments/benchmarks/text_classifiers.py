@@ -1,0 +1,225 @@
+r"""Compares a full table, anchors and low rank in text classifiers.
+
+  python -m experiments.benchmarks.text_classifiers --data_dir=/path/to/data
+
+trains the mean of the words on IMDb and a word CNN on AG News. Each row gets
+the same budget: as many settings are tried with seed 0, the validation texts
+choose, and the row is the mean of all seeds with the one that was chosen. The
+test texts choose nothing. Rows with relations are those of anchors, without and
+with the domain knowledge of a lexicon: weights of anchors that stand for
+related words go without the penalty.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+
+from experiments import reporting, text_classification
+from experiments.datasets import classification
+from experiments.reporting import files
+
+NAME = "text_classifiers"
+SEEDS = (0, 1)
+COLUMNS = {
+  "dataset": "Texts",
+  "row": "Embedding",
+  "test": "Test accuracy",
+  "valid": "Valid accuracy",
+  "chosen": "Chosen",
+  "embedding_params": "Params",
+  "embedding_bytes": "Stored bytes",
+  "compression_ratio": "Ratio",
+  "seconds_per_epoch": "s/epoch",
+}
+"""Headings of the columns of the table by their names."""
+
+MODELS: dict[str, dict[str, Any]] = {
+  "imdb": {"encoder": "mean", "max_length": 300, "epochs": 4},
+  "ag_news": {"encoder": "cnn", "max_length": 60, "epochs": 8},
+}
+"""What all rows of a data set share."""
+
+
+class Row(NamedTuple):
+  """One row of the table.
+
+  Attributes:
+    settings: The options in which it differs from the others.
+    tries: The settings to choose from, with the validation texts.
+  """
+
+  settings: dict[str, Any]
+  tries: tuple[dict[str, Any], ...]
+
+
+_RATES = tuple({"learning_rate": rate} for rate in (5e-4, 1e-3, 2e-3))
+_ROW_RATES = tuple({"row_learning_rate": rate} for rate in (2.0, 5.0, 10.0))
+_ANCHORS = {
+  "embedding": "anchors",
+  "stored_dtype": "float16",
+  "weight_scale": 0.3,
+}
+_RELATED = {**_ANCHORS, "start": "frequent", "num_anchors": 100}
+
+ROWS: dict[str, Row] = {
+  "full": Row({"embedding": "full"}, _RATES),
+  "anchors": Row(_ANCHORS, _ROW_RATES),
+  "low rank": Row(
+    {"embedding": "low_rank", "rank": 10, "stored_dtype": "float16"}, _RATES
+  ),
+  "anchors, frequent words": Row(_RELATED, _ROW_RATES),
+  "anchors, frequent words, FrameNet": Row(
+    {**_RELATED, "relations": "framenet"}, _ROW_RATES
+  ),
+}
+"""The rows of the table; the last two differ in the relations alone."""
+
+
+def run_benchmark(
+  datasets: Mapping[str, classification.ClassificationDataset],
+  workdir: str | pathlib.Path,
+  *,
+  rows: Sequence[str] = (),
+  data_dir: str = "",
+  quick: bool = False,
+) -> list[dict[str, Any]]:
+  """Trains all rows; writes a record of each run, and the table.
+
+  A run whose record is there is not repeated.
+
+  Args:
+    datasets: The texts by the names of `MODELS`.
+    workdir: Folder with one folder for each run.
+    rows: Names of the rows, all by default.
+    data_dir: Folder of the lexicons.
+    quick: Whether each row is one run of one epoch, to see that all works.
+
+  Returns:
+    The cells of each row.
+  """
+  workdir, cells = pathlib.Path(workdir), []
+  for dataset, data in datasets.items():
+    for name in rows or ROWS:
+      results = _run_row(
+        dataset, name, data, workdir, data_dir=data_dir, quick=quick
+      )
+      cells.append(summarize(dataset, name, results))
+      table = reporting.format_table(cells, COLUMNS, markdown=True)
+      files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+  return cells
+
+
+def _run_row(
+  dataset: str,
+  name: str,
+  data: classification.ClassificationDataset,
+  workdir: pathlib.Path,
+  *,
+  data_dir: str,
+  quick: bool,
+) -> list[reporting.RunResult]:
+  """Chooses a setting on the validation texts; runs all seeds."""
+
+  def run(tried: dict[str, Any], seed: int) -> reporting.RunResult:
+    config = make_config(
+      dataset, name, tried, seed=seed, data_dir=data_dir, quick=quick
+    )
+    folder = "_".join(f"{key}_{value}" for key, value in tried.items())
+    path = workdir / dataset / name.replace(", ", "_").replace(" ", "_")
+    path = path / f"{folder}_seed_{seed}"
+    if (path / "result.json").exists():
+      result = reporting.read_result(path)
+    else:
+      result = text_classification.train_and_evaluate(config, path, data=data)
+    accuracy = result.metrics["valid_accuracy"]
+    print(f"{dataset}, {name}, {folder}, seed {seed}: valid {accuracy:.4f}, "
+          f"{result.seconds:.0f} s", flush=True)  # fmt: skip
+    return result
+
+  tries, seeds = ROWS[name].tries, SEEDS
+  if quick:
+    tries, seeds = tries[:1], SEEDS[:1]
+  found = [run(tried, seeds[0]).metrics["valid_accuracy"] for tried in tries]
+  best = tries[int(np.argmax(found))]
+  return [run(best, seed) for seed in seeds]
+
+
+def make_config(
+  dataset: str,
+  name: str,
+  tried: dict[str, Any],
+  *,
+  seed: int,
+  data_dir: str = "",
+  quick: bool = False,
+) -> text_classification.TextClassificationConfig:
+  """Returns the options of a run of a row."""
+  config = text_classification.TextClassificationConfig(
+    dataset=dataset, data_dir=data_dir, checkpoint_chunks=0, seed=seed
+  )
+  settings = {**MODELS[dataset], **ROWS[name].settings, **tried}
+  if quick:
+    settings["epochs"] = 1
+  return dataclasses.replace(config, **settings)
+
+
+def summarize(
+  dataset: str, name: str, results: Sequence[reporting.RunResult]
+) -> dict[str, Any]:
+  """Returns the cells of a row by the names of their columns."""
+  config = results[0].config
+  cells: dict[str, Any] = {
+    "dataset": dataset,
+    "row": name,
+    "chosen": ", ".join(
+      f"{key} {config[key]:g}" for key in ROWS[name].tries[0]
+    ),
+    "embedding_params": results[0].embedding_params,
+    "embedding_bytes": results[0].embedding_bytes,
+    "compression_ratio": results[0].compression_ratio,
+    "seconds_per_epoch": float(np.mean([r.seconds_per_epoch for r in results])),
+  }
+  for part in ("test", "valid"):
+    found = [100 * r.metrics[f"{part}_accuracy"] for r in results]
+    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
+    cells[part] = f"{np.mean(found):.2f} ± {spread:.2f}"
+  return cells
+
+
+def main(argv: list[str]) -> None:
+  """Runs the benchmark that the flags describe."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  logging.set_verbosity(logging.WARNING)
+  options = flags.FLAGS
+  try:
+    datasets = {
+      name: classification.load_classification(name, data_dir=options.data_dir)
+      for name in options.datasets
+    }
+  except (ValueError, OSError) as error:
+    raise app.UsageError(str(error)) from error
+  cells = run_benchmark(
+    datasets,
+    options.workdir,
+    rows=options.rows,
+    data_dir=options.data_dir or "",
+    quick=options.quick,
+  )
+  print(f"\n{reporting.format_table(cells, COLUMNS)}\n")
+  print(f"{len(SEEDS)} seeds; mean ± standard deviation.")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_bool("quick", False, "One run of one epoch for each row.")
+  flags.DEFINE_list("datasets", list(MODELS), "Names of the texts.")
+  flags.DEFINE_list("rows", [], "Names of the rows, all by default.")
+  flags.DEFINE_string("data_dir", None, "Folder of data sets.")
+  flags.DEFINE_string(
+    "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
+  )
+  app.run(main)
