@@ -71,12 +71,13 @@ ROWS: dict[str, Row] = {
   "low rank": Row(
     {"embedding": "low_rank", "rank": 10, "stored_dtype": "float16"}, _RATES
   ),
-  "anchors, frequent words": Row(_RELATED, _ROW_RATES),
-  "anchors, frequent words, FrameNet": Row(
+  "anchors of words": Row(_RELATED, _ROW_RATES),
+  "anchors of words + FrameNet": Row(
     {**_RELATED, "relations": "framenet"}, _ROW_RATES
   ),
 }
-"""The rows of the table; the last two differ in the relations alone."""
+"""The rows of the table. Anchors of words stand for the most frequent ones; the
+last two rows differ in the relations alone."""
 
 
 def run_benchmark(
@@ -171,7 +172,7 @@ def summarize(
   dataset: str, name: str, results: Sequence[reporting.RunResult]
 ) -> dict[str, Any]:
   """Returns the cells of a row by the names of their columns."""
-  config = results[0].config
+  config, tried = results[0].config, ROWS[name].tries[0]
   cells: dict[str, Any] = {
     "dataset": dataset,
     "row": name,
