@@ -176,9 +176,7 @@ def summarize(
   cells: dict[str, Any] = {
     "dataset": dataset,
     "row": name,
-    "chosen": ", ".join(
-      f"{key} {config[key]:g}" for key in ROWS[name].tries[0]
-    ),
+    "chosen": ", ".join(f"{key} {config[key]:g}" for key in tried),
     "embedding_params": results[0].embedding_params,
     "embedding_bytes": results[0].embedding_bytes,
     "compression_ratio": results[0].compression_ratio,

@@ -11,6 +11,11 @@ import numpy as np
 from anchor_codes import ops, typing
 from experiments.datasets.ratings import Ratings, make_ratings
 
+# Compiled once for all draws of one size.
+_buffet_rows = jax.jit(
+  ops.indian_buffet_rows,
+  static_argnames=("num_embeddings", "concentration", "max_anchors"),
+)
 _CONCENTRATION = 6.0  # The expected number of a row's anchors.
 _WEIGHT_SHAPE = 4.0  # Of a gamma distribution: positive, rarely near zero.
 _MEAN_RATING = 3.5
@@ -134,7 +139,7 @@ def _used_anchors(
 ) -> np.ndarray:
   """Draws which rows use which anchors until each serves some rows."""
   for _ in range(_MOST_DRAWS):
-    rows = ops.indian_buffet_rows(
+    rows = _buffet_rows(
       jax.random.key(int(rng.integers(2**31))),
       num_embeddings=num_embeddings,
       concentration=_CONCENTRATION,

@@ -8,6 +8,7 @@ import pathlib
 import pkgutil
 import types
 
+import jax
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ TITLES = {
   "item 0": movies.Movie("Heat (1995)", ("Crime", "Drama")),
   "item 1": movies.Movie("Fargo (1996)", ("Drama",)),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _usual_promotion():
+  # Optax mixes types.
+  with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    yield
 
 
 @pytest.fixture(name="data", scope="module")
@@ -179,7 +187,7 @@ def test_surface_is_a_grid_and_a_path(made_up, data, tmp_path, figures):
   assert {c.features for c in made_up} == {4}
   assert {c.l1 for c in made_up} == {1e-7}
   axes = figures[0].axes[0]
-  assert axes.get_title("left").startswith("The objective")
+  assert axes.get_title().startswith("The objective")
   path = axes.lines[0].get_data_3d()
   np.testing.assert_allclose(path[0], np.log2([4, 3, 2]))
   np.testing.assert_allclose(path[2], [0.8, 0.8, 0.8])

@@ -53,7 +53,7 @@ def fixture_made_up(monkeypatch):
   return configs
 
 
-@pytest.fixture(name="data")
+@pytest.fixture(name="data", scope="module")
 def fixture_data():
   return runs.load("synthetic", quick=True)
 

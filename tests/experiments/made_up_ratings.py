@@ -109,9 +109,10 @@ class Watched:
 
   def use_trainer(self: Any, trainer):
     super().use_trainer(trainer)  # type: ignore[misc]
-    made = self.chunk, trainer._vectors
     key = self.programs.key_of(trainer)
-    self.chunk, trainer._vectors = self.programs.setdefault(key, made)
+    if key not in self.programs or not is_ready(self.programs[key][0]):
+      self.programs[key] = trainer, self.chunk, trainer._vectors
+    _, self.chunk, trainer._vectors = self.programs[key]
 
   def end_epoch(self: Any, epoch, state):
     record = vars(self).setdefault("record", [])
@@ -123,6 +124,11 @@ class Watched:
   def final_metrics(self: Any, state):
     self.final = state
     return super().final_metrics(state)  # type: ignore[misc]
+
+
+def is_ready(trainer):
+  """Tells whether a trainer knows the form of its model."""
+  return hasattr(trainer, "graphdef")
 
 
 class NonparametricRun(Watched, nonparametric.NonparametricRun):

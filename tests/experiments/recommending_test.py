@@ -118,6 +118,24 @@ def interrupt_at(epoch, begin=0):
   return InterruptedRun
 
 
+def one_device():
+  return training.data_mesh(jax.devices()[:1])
+
+
+def train(
+  folder, *, resume=False, run_type=recommending.Run, mesh=None, **options
+):
+  """Trains on one device, which compiles faster than on four."""
+  return recommending.train_and_evaluate(
+    tiny(**options),
+    folder,
+    resume=resume,
+    data=DATA,
+    mesh=mesh or one_device(),
+    run_type=run_type,
+  )
+
+
 def is_mixed(layer):
   return hasattr(layer, "transform")
 
@@ -137,14 +155,8 @@ class RecommendingTest(parameterized.TestCase):
     super().setUp()
     self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-  def run_one(self, name="run", *, data=DATA, **options):
-    kinds = {
-      key: options.pop(key) for key in ("run_type", "mesh") if key in options
-    }
-    resume = options.pop("resume", False)
-    return recommending.train_and_evaluate(
-      tiny(**options), self.folder / name, data=data, resume=resume, **kinds
-    )
+  def run_one(self, name="run", **options):
+    return train(self.folder / name, **options)
 
   @parameterized.parameters(*embeddings.KINDS)
   def test_all_kinds_train_and_leave_their_results(self, kind):
@@ -180,7 +192,7 @@ class RecommendingTest(parameterized.TestCase):
   @parameterized.parameters("float32", "float16")
   def test_files_hold_what_was_tested(self, dtype):
     config = tiny(embedding="anchors", stored_dtype=dtype)
-    run = recommending.Run(config, self.folder, data=DATA)
+    run = recommending.Run(config, self.folder, data=DATA, mesh=one_device())
     state = run.train()
     result = run.finish(state, seconds=1.0)
     stored = {
@@ -204,7 +216,7 @@ class RecommendingTest(parameterized.TestCase):
 
   def test_seeds_repeat_a_run(self):
     runs = [
-      errors(self.run_one(str(i), seed=seed))
+      errors(self.run_one(str(i), seed=seed, lazy_from=0.0))
       for i, seed in enumerate((0, 0, 1))
     ]
     self.assertEqual(runs[0], runs[1])
@@ -241,7 +253,9 @@ class RecommendingTest(parameterized.TestCase):
     pairs = []
     for epoch in (0, 1, 0):
       parts = [run.batches(epoch, *bounds) for bounds in run.bounds]
-      users, items, values = (np.concatenate(p) for p in zip(*parts, strict=True))
+      users, items, values = (
+        np.concatenate(p) for p in zip(*parts, strict=True)
+      )
       self.assertEqual(users.shape, (run.steps_per_epoch, 32))
       pairs.append((users * NUM_ITEMS + items).ravel())
       np.testing.assert_array_equal(values.ravel(), DATA.values[pairs[-1]])
@@ -265,11 +279,10 @@ class UnseenTest(parameterized.TestCase):
     super().setUp()
     folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
     config = tiny(split="chronological", embedding="anchors")
-    self.run = recommending.Run(config, folder, data=DATA)
+    self.run = recommending.Run(config, folder, data=DATA, mesh=one_device())
 
   def test_are_counted(self):
-    state = self.run.train()
-    metrics = self.run.final_metrics(state)
+    metrics = self.run.final_metrics(self.run.trainer.init())
     test = self.run.splits.test
     users = DATA.users[test] == NUM_USERS - 1
     items = DATA.items[test] == NUM_ITEMS - 1
@@ -300,7 +313,10 @@ class PruningTest(parameterized.TestCase):
 
   def record(self, **options):
     run = Recorder(
-      tiny(**{**PRUNING, **options}), self.folder / "run", data=DATA
+      tiny(**{**PRUNING, **options}),
+      self.folder / "run",
+      data=DATA,
+      mesh=one_device(),
     )
     return run, run.finish(run.train(), seconds=1.0)
 
@@ -344,35 +360,47 @@ class PruningTest(parameterized.TestCase):
     self.assertLess(len(run.kept), 9)
     self.assertGreaterEqual(result.metrics["best_epoch"], 4)
 
+
+class ResumeTest(parameterized.TestCase):
+  OPTIONS = PRUNING | {"checkpoint_chunks": 2}
+
+  @classmethod
+  def setUpClass(cls):
+    super().setUpClass()
+    cls.folder = pathlib.Path(
+      cls.enterClassContext(tempfile.TemporaryDirectory())
+    )
+    cls.whole = train(cls.folder / "whole", **cls.OPTIONS)
+
   @parameterized.named_parameters(
-    # Steps of an epoch: two chunks of 4 and 5.
-    ("before_pruning", 1, 0),
-    ("between_the_rounds", 2, 0),
-    ("within_an_epoch_of_pruning", 2, 4),
-    ("after_pruning", 4, 4),
+    # An epoch has three chunks; each second one leaves a checkpoint.
+    ("right_after_the_first_round", 2, 0),
+    ("before_the_last_round", 3, 0),
+    ("after_pruning", 5, 3),
   )
   def test_resumes_bit_for_bit(self, epoch, begin):
-    options = PRUNING | {"checkpoint_chunks": 1}
-    whole = self.run_or_resume("whole", options)
+    folder = self.folder / f"cut_{epoch}"
     with self.assertRaises(Interrupted):
-      self.run_or_resume("cut", options, run_type=interrupt_at(epoch, begin))
-    self.assertFalse((self.folder / "cut" / "result.json").exists())
-    resumed = self.run_or_resume("cut", options, resume=True)
-    self.assertEqual(errors(resumed), errors(whole))
+      train(folder, run_type=interrupt_at(epoch, begin), **self.OPTIONS)
+    self.assertFalse((folder / "result.json").exists())
+    resumed = train(folder, resume=True, **self.OPTIONS)
+    self.assertEqual(errors(resumed), errors(self.whole))
     for name in ("train_mse", "valid_mse"):
-      curves = [column(self.folder / n, name) for n in ("whole", "cut")]
+      curves = [column(self.folder / n, name) for n in ("whole", folder)]
       self.assertEqual(*curves)
     for name in ("users", "items"):
       contents = [
         (self.folder / n / f"{name}.safetensors").read_bytes()
-        for n in ("whole", "cut")
+        for n in ("whole", folder)
       ]
       self.assertEqual(*contents)
 
-  def run_or_resume(self, name, options, **more):
-    return recommending.train_and_evaluate(
-      tiny(**options), self.folder / name, data=DATA, **more
-    )
+  def test_other_options_are_refused(self):
+    options = self.OPTIONS | {"max_nonzeros": 50}
+    with self.assertRaisesRegex(ValueError, "`max_nonzeros` must stay 40"):
+      train(self.folder / "whole", resume=True, **options)
+    with self.assertRaisesRegex(ValueError, "--resume"):
+      train(self.folder / "whole", **self.OPTIONS)
 
 
 class ConfigTest(parameterized.TestCase):
@@ -446,6 +474,7 @@ class BinaryTest(absltest.TestCase):
       check=False,
     )
 
+  @pytest.mark.slow
   def test_trains_on_a_file_of_the_user(self):
     lines = [f"u{i % 5},i{i % 7},{1 + i % 4}" for i in range(40)]
     done = self.run_binary("\n".join(["user,item,rating", *lines]))

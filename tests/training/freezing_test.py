@@ -30,8 +30,8 @@ def make_params():
 def train(optimizer, params, *, num_steps=3, state=None):
   """Returns the parameters after steps with gradients without a zero."""
   state = optimizer.init(params) if state is None else state
-  for step in range(num_steps):
-    gradients = jax.tree.map(lambda p: jnp.cos(p + 0.1 * step), params)
+  for _ in range(num_steps):
+    gradients = jax.tree.map(lambda p: jnp.cos(p + 0.1), params)
     updates, state = optimizer.update(gradients, state, params)
     params = optax.apply_updates(params, updates)
   return params, state
@@ -161,9 +161,7 @@ def test_compiled_once_and_to_the_same_values():
     first, optax.apply_updates(params, expected), rtol=1e-6
   )
   second, _ = step(first, state)
-  np.testing.assert_array_equal(
-    second["weights"] == 0, params["weights"] == 0
-  )
+  np.testing.assert_array_equal(second["weights"] == 0, params["weights"] == 0)
 
 
 def test_without_parameters_it_tells_what_is_missing():
