@@ -87,6 +87,8 @@ from anchor_codes.ops.prox import (
   catch_up,
   nonnegative_soft_threshold,
   soft_threshold,
+  yogi_catch_up,
+  yogi_step_sizes,
 )
 from anchor_codes.ops.pruning import most_salient, pruning_budget, saliency
 from anchor_codes.ops.relaxations import (
@@ -190,4 +192,6 @@ __all__ = [
   "unique_fraction",
   "unpack_codes",
   "update_moments",
+  "yogi_catch_up",
+  "yogi_step_sizes",
 ]

@@ -9,7 +9,9 @@ give exact zeros, so that the nonzero entries can be counted and stored.
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+
+from anchor_codes.typing import check_at_least
 
 
 def soft_threshold(
@@ -87,3 +89,101 @@ def catch_up(
   chex.assert_shape(rows, (*elapsed.shape, ...))
   missing = tuple(range(elapsed.ndim, rows.ndim))
   return nonnegative_soft_threshold(rows, jnp.expand_dims(elapsed, missing))
+
+
+def yogi_step_sizes(
+  num_steps: int,
+  *,
+  learning_rate: float,
+  b1: float = 0.9,
+  b2: float = 0.999,
+) -> Float[Array, " num_steps"]:
+  r"""Returns the step sizes of Yogi with the correction of the bias.
+
+  Definition: :math:`s_j = \eta \sqrt{1 - \beta_2^j} / (1 - \beta_1^j)` for
+  :math:`j = 1, 2, \dots`, as ``training.proximal_yogi`` takes them.
+
+  Args:
+    num_steps: Number of steps, at least 1.
+    learning_rate: The constant :math:`\eta`.
+    b1: Decay of the first moment.
+    b2: Decay of the second moment.
+
+  Returns:
+    The step sizes, that of the first step at position 0.
+
+  >>> print(yogi_step_sizes(2, learning_rate=1.0, b1=0.5, b2=0.0))
+  [2.        1.3333334]
+  """
+  check_at_least("num_steps", num_steps, 1)
+  steps = jnp.arange(1, num_steps + 1).astype(float)
+  return learning_rate * jnp.sqrt(1 - b2**steps) / (1 - b1**steps)
+
+
+def yogi_catch_up(
+  rows: Float[Array, "num_rows ..."],
+  mu: Float[Array, "num_rows ..."],
+  nu: Float[Array, "num_rows ..."],
+  last: Int[Array, " num_rows"],
+  *,
+  now: Int[Array, ""] | int,
+  step_sizes: Float[Array, " num_steps"],
+  l1: float,
+  b1: float = 0.9,
+  eps: float = 1e-3,
+) -> Float[Array, "num_rows ..."]:
+  r"""Takes all the steps at once that some rows have missed under Yogi.
+
+  A row without a gradient keeps its second moment, its first moment fades as
+  :math:`\beta_1^k`, and its threshold stays. The steps of
+  ``training.proximal_yogi`` from :math:`t_0` to :math:`t` then add up, since
+  their increments change sign at most once, from growing to shrinking, so that
+  clipping at zero is final:
+
+  .. math::
+
+    p_t = \max\Bigl(0,\; p_{t_0} - \frac{\sum_{t_0 < j \le t} s_j
+          (m\,\beta_1^{j - t_0} + \lambda)}{\sqrt v + \epsilon}\Bigr)
+
+  The first moment is then to be multiplied by :math:`\beta_1^{t - t_0}`; here
+  it is summed over 256 steps, in which it fades.
+
+  Args:
+    rows: Rows that are behind.
+    mu: Their first moments :math:`m` after the step :math:`t_0`.
+    nu: Their second moments :math:`v`.
+    last: For each row the number of steps :math:`t_0` that it has taken.
+    now: The number of steps :math:`t` to come to, at most ``num_steps``.
+    step_sizes: What :func:`yogi_step_sizes` returns.
+    l1: The strength :math:`\lambda` of the penalty.
+    b1: Decay of the first moment, as of the step sizes.
+    eps: The :math:`\epsilon` of the optimiser.
+
+  Returns:
+    The rows as if every step had been taken in its time.
+
+  >>> rows = jnp.array([[0.5, 0.25], [0.5, 0.25]])
+  >>> print(yogi_catch_up(rows, 0 * rows, 0 * rows + 0.25, jnp.array([2, 0]),
+  ...                     now=2, step_sizes=jnp.array([1.0, 1.0]), l1=0.125,
+  ...                     eps=0.0))
+  [[0.5  0.25]
+   [0.   0.  ]]
+  """
+  chex.assert_equal_shape([rows, mu, nu])
+  chex.assert_shape(last, rows.shape[:1])
+  start = jnp.zeros(1, step_sizes.dtype)
+  totals = jnp.concatenate([start, jnp.cumsum(step_sizes)])
+  elapsed = totals[now] - totals[last]
+  ahead = jnp.arange(1, _FADING_STEPS + 1, dtype=last.dtype)[None, :]
+  steps = last[:, None] + ahead
+  sizes = step_sizes[jnp.minimum(steps, step_sizes.shape[0]) - 1]
+  fading = b1 ** ahead.astype(step_sizes.dtype)
+  drift = jnp.sum(jnp.where(steps <= now, sizes * fading, 0), axis=1)
+  axes = tuple(range(1, rows.ndim))
+  spread = lambda sums: jnp.expand_dims(sums.astype(rows.dtype), axes)
+  moved = mu * spread(drift) + l1 * spread(elapsed)
+  return jax.nn.relu(rows - moved / (jnp.sqrt(nu) + eps))
+
+
+# With the usual decay of 0.9, what is left after that is 2e-12 of the moment.
+_FADING_STEPS = 256

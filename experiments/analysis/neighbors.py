@@ -3,15 +3,15 @@ r"""Tells what the anchors of a stored table stand for: whom they serve.
   python -m experiments.analysis.neighbors --table=/tmp/a/items.safetensors \
       --dataset=ml-1m --data_dir=/path/to/data
 
-names for each anchor the symbols that use it most, and those whose vectors are
-nearest to it, with titles and genres where the symbols are movies. A movie
+names for each anchor the items that use it most, and those whose vectors are
+nearest to it, with titles and genres where the items are movies. A movie
 counts with its rarest genre: most movies are a drama or a comedy besides.
 """
 
 import collections
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Symbols(NamedTuple):
 
 
 def describe_movies(
-  vocabulary: Sequence[str], known: dict[str, movies.Movie]
+  vocabulary: Sequence[str], known: Mapping[str, movies.Movie]
 ) -> Symbols:
   """Returns titles and genres of rows, of which some may be no movie.
 
@@ -126,12 +126,33 @@ def label_shares(
   return known, sums / np.where(totals > 0, totals, 1)
 
 
+def take_rows(
+  table: tables.AnchorTable, rows: Sequence[int]
+) -> tables.AnchorTable:
+  """Returns a table of some rows, and all anchors.
+
+  Args:
+    table: The table.
+    rows: The rows that stay, at least one.
+
+  Raises:
+    ValueError: If none stays.
+  """
+  if not rows:
+    raise ValueError(
+      "`min_count` must leave a row, got none that is so common."
+    )
+  transform = table.to_transform()[np.asarray(rows)]
+  return tables.AnchorTable.from_transform(table.anchors, transform)
+
+
 def describe_table(
   path: str | pathlib.Path,
   workdir: str | pathlib.Path,
   *,
-  dataset: str = "",
-  data_dir: str | None = None,
+  known: Mapping[str, movies.Movie] | None = None,
+  counts: Mapping[str, int] | None = None,
+  min_count: int = 0,
   top: int = 10,
 ) -> dict[str, Any]:
   """Describes the anchors of a stored table.
@@ -140,8 +161,10 @@ def describe_table(
     path: The file, such as the `items.safetensors` of a run.
     workdir: Folder for `neighbors.md`, `neighbors.json` and `neighbors.png`, a
       map of whom each anchor serves: genres, else the symbols themselves.
-    dataset: One of `movies.MOVIE_NAMES` if the rows are its movies.
-    data_dir: Folder of data sets.
+    known: The movies by their id, if the rows are movies.
+    counts: How often each symbol occurs in the data.
+    min_count: Rows of rarer symbols are left out, if counts are given: pruning
+      leaves them so few weights that they would head all lists.
     top: Symbols that are named for each anchor.
 
   Returns:
@@ -149,19 +172,24 @@ def describe_table(
 
   Raises:
     ValueError: If the file holds no anchors.
-    FileNotFoundError: If a file is missing.
+    FileNotFoundError: If the file is missing.
   """
   table, workdir = tables.load(path), pathlib.Path(workdir)
   if not isinstance(table, tables.AnchorTable):
     raise ValueError(f"{path} must hold anchors, got {type(table).__name__}.")
-  symbols = Symbols(
-    table.vocabulary or [str(row) for row in range(table.num_embeddings)]
-  )
-  if dataset in movies.MOVIE_NAMES:
-    known = movies.load_movies(dataset, data_dir=data_dir)
-    symbols = describe_movies(symbols.names, known)
+  names = table.vocabulary or [str(row) for row in range(table.num_embeddings)]
+  if counts is not None:
+    rows = [
+      n for n, name in enumerate(names) if counts.get(name, 0) >= min_count
+    ]
+    table, names = take_rows(table, rows), [names[row] for row in rows]
+  symbols = Symbols(names) if known is None else describe_movies(names, known)
   report = anchors.anchor_report(
-    table, symbols=symbols.names, labels=symbols.labels, top=top
+    table,
+    symbols=symbols.names,
+    labels=symbols.labels,
+    counts=None if counts is None else [counts.get(n, 0) for n in names],
+    top=top,
   )
   nearest = nearest_symbols(table, symbols.names, top=top)
   record = {**report.to_dict(), "nearest": nearest}
@@ -198,6 +226,9 @@ def draw_shares(
 ) -> None:
   """Draws whom each anchor serves: labels if there are any, else symbols.
 
+  Shares are divided by their mean over all anchors, since a genre such as drama
+  has a large share everywhere.
+
   Args:
     table: The table.
     symbols: What is known of its rows.
@@ -210,8 +241,16 @@ def draw_shares(
     first = {name for anchor in report.anchors for name, _ in anchor.top[:3]}
     labels = [name if name in first else None for name in symbols.names]
   known, shares = label_shares(table, labels)
+  means = shares.mean(axis=0, keepdims=True)
+  shares = shares / np.where(means > 0, means, 1)
   names = [f"anchor {anchor.index}" for anchor in report.anchors]
-  anchor_plots.plot_shares(shares, path, rows=names, columns=known)
+  anchor_plots.plot_shares(
+    shares,
+    path,
+    rows=names,
+    columns=known,
+    title="Whom each anchor serves more than the others do",
+  )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -222,20 +261,29 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 def _analyse() -> None:
   given = flags.FLAGS
   path, workdir = given.table, pathlib.Path(given.workdir)
+  if not path and not given.quick:
+    raise ValueError("`--table` must name a stored table, or use `--quick`.")
+  data, known = runs.data_of_flags(), None
   if given.quick:
-    data = runs.data_of_flags()
     config = runs.make_config(data.name, quick=True, num_anchors=3)
     runs.run_once(config, data, workdir / "run")
     path = workdir / "run" / "items.safetensors"
-  if not path:
-    raise ValueError("`--table` must name a stored table, or use `--quick`.")
-  dataset = "" if given.quick else given.dataset
-  describe_table(path, workdir, dataset=dataset, data_dir=given.data_dir)
+  elif given.dataset in movies.MOVIE_NAMES:
+    known = movies.load_movies(given.dataset, data_dir=given.data_dir)
+  counts = np.bincount(data.items, minlength=len(data.item_names)).tolist()
+  describe_table(
+    path,
+    workdir,
+    known=known,
+    counts=dict(zip(data.item_names, counts, strict=True)),
+    min_count=given.min_count,
+  )
   print((workdir / f"{NAME}.md").read_text(encoding="utf-8"))
   print(f"See {workdir / NAME}.png.")
 
 
 if __name__ == "__main__":
   runs.define_flags(NAME)
-  flags.DEFINE_string("table", None, "A file such as `items.safetensors`.")
+  flags.DEFINE_string("table", None, "The `items.safetensors` of a run.")
+  flags.DEFINE_integer("min_count", 20, "Ratings that a symbol has at least.")
   runs.run_app(_analyse)

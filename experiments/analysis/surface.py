@@ -20,8 +20,6 @@ from experiments.reporting import anchor_plots, files
 
 NAME = "surface"
 SIZES = (2, 4, 8, 16)
-START = 10
-"""Anchors of each table with which the run that learns them starts."""
 
 
 def draw_surface(
@@ -30,6 +28,7 @@ def draw_surface(
   *,
   user_sizes: Sequence[int] = SIZES,
   item_sizes: Sequence[int] = SIZES,
+  start: int = 10,
   anchor_penalty: float = 0.003,
   l1: float = 1e-7,
   **settings: Any,
@@ -42,6 +41,7 @@ def draw_surface(
       record is there is not repeated.
     user_sizes: Numbers of anchors of the users.
     item_sizes: Numbers of anchors of the items.
+    start: Anchors of each table that the run which learns them starts with.
     anchor_penalty: Price of an anchor.
     l1: Price of a weight.
     **settings: More options of all runs.
@@ -56,7 +56,7 @@ def draw_surface(
     config = runs.make_config(data.name, **{**settings, **prices, **options})
     return runs.run_once(config, data, workdir / name)
 
-  learned = run("learned", rule="marginal", num_anchors=START)
+  learned = run("learned", rule="marginal", num_anchors=start)
   course = runs.read_course(workdir / "learned")
   found = {}
   for users in user_sizes:
@@ -130,6 +130,7 @@ def _analyse() -> None:
     options.workdir,
     user_sizes=sizes,
     item_sizes=sizes,
+    start=2 if options.quick else 10,
     **(runs.QUICK if options.quick else {}),
   )
   print(f"See {pathlib.Path(options.workdir) / NAME}.png.")

@@ -297,18 +297,31 @@ def test_neighbors_of_a_trained_table(run, tmp_path):
   assert image.imread(tmp_path / "neighbors.png").shape == (750, 1200, 4)
 
 
-def test_neighbors_with_genres(run, tmp_path, monkeypatch, figures):
-  monkeypatch.setattr(
-    movies, "load_movies", lambda name, data_dir=None: dict(TITLES)
-  )
+def test_neighbors_with_genres(run, tmp_path, figures):
   path = run[0] / "items.safetensors"
-  record = neighbors.describe_table(path, tmp_path, dataset="ml-1m")
+  record = neighbors.describe_table(path, tmp_path, known=TITLES)
   purities = [anchor["purity"] for anchor in record["anchors"]]
   assert any(purity is not None for purity in purities)
   axes = figures[0].axes[0]
   labels = {label.get_text() for label in axes.get_xticklabels()}
   assert labels == {"Crime", "Drama"}
   assert "item 2" in (tmp_path / "neighbors.json").read_text()
+
+
+def test_rare_symbols_may_be_left_out(run, tmp_path, figures):
+  path = run[0] / "items.safetensors"
+  counts = {"item 3": 5, "item 7": 9, "item 9": 4}
+  options = {"counts": counts, "min_count": 5}
+  record = neighbors.describe_table(path, tmp_path, **options)
+  assert record["num_embeddings"] == 2
+  named = {name for found in record["nearest"] for name, _ in found}
+  assert named == {"item 3", "item 7"}
+  vectors = dict(record["nearest"][0])
+  whole = neighbors.describe_table(path, tmp_path, top=40)["nearest"][0]
+  assert vectors["item 3"] == pytest.approx(dict(whole)["item 3"], abs=1e-5)
+  assert len(figures) == 2
+  with pytest.raises(ValueError, match="must leave a row"):
+    neighbors.describe_table(path, tmp_path, counts=counts, min_count=10)
 
 
 def test_rarest_genre_is_the_label():

@@ -188,20 +188,19 @@ def test_another_seed_gives_another_start(start, tmp_path):
 
 
 def test_a_larger_price_never_gives_more_anchors(whole, tmp_path):
-  totals = []
-  for price in (1e-5, 0.01, 0.05, 0.2, 10.0):
-    folder = tmp_path / str(price)
-    trained = train(folder, anchor_penalty=price, decay_epochs=0)
+  totals = [whole.result.num_anchors]
+  for price in (1e-5, 10.0):
+    trained = train(tmp_path / str(price), anchor_penalty=price, decay_epochs=0)
     totals.append(trained.result.num_anchors)
-    # The path is the same, only its end is another one.
+    # The path is the same, only where it ends is another matter.
     paths = [
-      [numbers(r) for r in run.record] for run in (trained.run, whole.run)
+      [row["valid_mse"] for row in run.record[: len(run.controller.rounds)]]
+      for run in (trained.run, whole.run)
     ]
-    for ours, theirs in zip(*paths, strict=False):
-      if ours != theirs:
-        assert theirs == numbers(courses(whole)[-1][0])
-  assert totals == sorted(totals, reverse=True)
-  assert totals[0] > totals[-1] == 2
+    length = min(map(len, paths))
+    assert paths[0][:length] == paths[1][:length]
+  medium, small, large = totals
+  assert small > medium > large == 2
 
 
 def test_without_a_second_part_the_numbers_are_the_same(whole, tmp_path):
@@ -215,7 +214,8 @@ def test_without_a_second_part_the_numbers_are_the_same(whole, tmp_path):
   ("where", "num_chunks"), [("growth", 3), ("pruning", 12), ("end", 21)]
 )
 def test_an_interrupted_run_ends_the_same(whole, tmp_path, where, num_chunks):
-  options = {"checkpoint_chunks": 3}
+  # What came after the checkpoint is done again.
+  options = {"checkpoint_chunks": num_chunks - 1}
   stopped = train_in_part(tmp_path, num_chunks, **options)
   rounds, config = len(stopped.controller.rounds), stopped.config
   found = "growth" if rounds < config.growth_rounds else "pruning"

@@ -29,8 +29,11 @@ OPTIONS = {
   "run_type": OnlineRun,
   "online_batches": BATCHES,
   "replay": REPLAY,
+  "num_anchors": 1,
   "growth_rounds": 1,
+  "regrowth_rounds": 3,
   "max_anchors": 4,
+  "chunk_steps": 1,
   "learning_rate": 0.1,
   "anchor_penalty": 0.01,
 }
@@ -56,6 +59,11 @@ def whole(tmp_path_factory):
 def run(tmp_path):
   """A run that has not begun."""
   return make_run(tmp_path, **OPTIONS)
+
+
+# Numbers of anchors while time goes on. Each time takes up all those that the
+# time before had, and not those that its path has left.
+SIZES = [[1], [1, 2, 4, 3, 2, 1], [4, 4, 4, 3, 2]]
 
 
 def at_each_time(run):
@@ -244,7 +252,8 @@ def test_batches_to_learn_from_hold_no_strangers(run):
 
 @pytest.mark.parametrize("kind", ["anchors", "full", "low_rank"])
 def test_new_rows_start_as_the_mean(tmp_path, kind):
-  run = make_run(tmp_path, **OPTIONS, item_embedding=kind)
+  options = OPTIONS | {"num_anchors": 3, "item_embedding": kind}
+  run = make_run(tmp_path, **options)
   state = run.trainer.init()
   # Biases start at zero, where each is the mean.
   model = run.trainer.model_of(state)
@@ -299,9 +308,9 @@ def test_the_course_of_a_run(whole):
   assert set(times) == set(range(BATCHES))
   for time in range(BATCHES):
     path = [r for r, at in zip(rows, times, strict=True) if at == time]
-    # Each path begins with all anchors.
-    assert float(path[0]["num_anchors_users"]) == 4
     assert len({row["num_users"] for row in path}) == 1
+    sizes = [int(float(row["num_anchors_items"])) for row in path]
+    assert sizes[: len(SIZES[time])] == SIZES[time]
   assert float(rows[-1]["num_users"]) == whole.run.seen["users"]
   finish = rows[-whole.run.config.decay_epochs :]
   assert len({row["num_anchors_items"] for row in finish}) == 1
@@ -371,7 +380,7 @@ def test_stored_tables_give_the_error_that_was_measured(whole, part):
   run = whole.run
   rows = getattr(run.splits, part)
   values = make_data().values[rows]
-  error = np.mean((stored_predictions(whole, rows) - values) ** 2)
+  error = float(np.mean((stored_predictions(whole, rows) - values) ** 2))
   metric = whole.result.metrics[f"{part}_mse"]
   assert metric == pytest.approx(error, rel=1e-5)
 
@@ -400,12 +409,12 @@ def test_strangers_are_served_as_in_training(whole):
 
 @pytest.mark.parametrize(
   ("time", "num_chunks", "ending"),
-  [(0, 2, False), (1, 7, False), (2, 14, True)],
+  [(1, 6, False), (2, 17, False), (2, 28, True)],
 )
 def test_an_interrupted_run_ends_the_same(
   whole, tmp_path, time, num_chunks, ending
 ):
-  options = {**OPTIONS, "checkpoint_chunks": 2}
+  options = {**OPTIONS, "checkpoint_chunks": num_chunks - 1}
   stopped = train_in_part(tmp_path, num_chunks, **options)
   assert stopped.time == time
   assert (stopped.finish_from is not None) == ending
@@ -415,8 +424,9 @@ def test_an_interrupted_run_ends_the_same(
 
 
 def test_a_damaged_checkpoint_leads_back_into_an_earlier_time(whole, tmp_path):
-  options = {**OPTIONS, "checkpoint_chunks": 3}
-  stopped = train_in_part(tmp_path, 6, **options)
+  # The first in the middle of an epoch, the second after the tables grew.
+  options = {**OPTIONS, "checkpoint_chunks": 1}
+  stopped = train_in_part(tmp_path, 2, **options)
   assert stopped.time == 1
   old, new = training.Checkpointer(tmp_path / "checkpoints").steps()
   (tmp_path / "checkpoints" / str(new) / training.checkpoints.RECORD).unlink()
@@ -467,6 +477,6 @@ def test_the_options_are_checked_by_the_binary():
 def test_more_epochs_than_any_path_has(tmp_path):
   run = make_run(tmp_path, **{**OPTIONS, "regrowth_rounds": 9})
   config = run.config
-  longest = 1 - 1 + 4 + 2 * (9 - 1 + 4) + config.decay_epochs
+  longest = 4 + 2 * (9 - 1 + 4) + config.decay_epochs
   assert run.max_epochs() >= longest
   assert isinstance(run.trainer.init(), row_trainer.TrainState)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from experiments.reporting import plot_size_quality
+from experiments.reporting import plot_frontier, plot_size_quality
 
 ROWS = [
   {"embedding": "full", "embedding_bytes": 8_000_000, "test_perplexity": 183.4},
@@ -126,3 +126,73 @@ def test_settings_of_the_user_stay(tmp_path):
   before = dict(matplotlib.rcParams)
   plot_size_quality(ROWS, tmp_path / "plot.png")
   assert dict(matplotlib.rcParams) == before
+
+
+FRONTIER = [
+  {"kind": "full", "embedding_bytes": 8000, "test_mse": 0.7},
+  *(
+    {
+      "kind": kind,
+      "embedding_bytes": size,
+      "test_mse": mse,
+      "test_mse_std": 0.01,
+    }
+    for kind, size, mse in (
+      ("codes", 2000, 0.74),
+      ("anchors", 1000, 0.75),
+      ("anchors", 500, 0.8),
+      ("codes", 250, 0.9),
+    )
+  ),
+]
+
+
+def test_frontier_has_a_line_for_each_kind(tmp_path, figures):
+  path = plot_frontier(FRONTIER, tmp_path / "new" / "plot.png", title="Lines")
+  assert image.imread(path).shape == (750, 1200, 4)
+  axes = figures[0].axes[0]
+  assert axes.get_xscale() == "log"
+  assert axes.get_title("left") == "Lines"
+  names = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert names == ["full", "codes", "anchors"]
+  lines = {c.get_label(): c.lines[0].get_xydata() for c in axes.containers}
+  np.testing.assert_array_equal(lines["anchors"], [[500, 0.8], [1000, 0.75]])
+  np.testing.assert_array_equal(lines["codes"], [[250, 0.9], [2000, 0.74]])
+
+
+def test_frontier_has_error_bars(tmp_path, figures):
+  plot_frontier(FRONTIER, tmp_path / "plot.png")
+  containers = figures[0].axes[0].containers
+  bars = [c.lines[2][0].get_segments() for c in containers]
+  half = [
+    np.ptp(segment[:, 1]) / 2 for segments in bars for segment in segments
+  ]
+  np.testing.assert_allclose(half, [0, 0.01, 0.01, 0.01, 0.01], atol=1e-12)
+
+
+@pytest.mark.parametrize(("baseline", "expected"), [("full", [0.7]), ("x", [])])
+def test_frontier_marks_the_baseline(tmp_path, figures, baseline, expected):
+  plot_frontier(FRONTIER, tmp_path / "plot.png", baseline=baseline)
+  lines = [
+    line for line in figures[0].axes[0].lines if line.get_linestyle() == "--"
+  ]
+  assert [line.get_ydata()[0] for line in lines] == expected
+
+
+def test_frontier_of_one_row(tmp_path):
+  assert plot_frontier(FRONTIER[:1], tmp_path / "plot.png").exists()
+
+
+def test_frontier_leaves_out_what_diverged(tmp_path, figures):
+  bad = FRONTIER[1] | {"kind": "bad", "test_mse": math.nan}
+  plot_frontier([*FRONTIER, bad], tmp_path / "plot.png")
+  assert len(figures[0].axes[0].containers) == 3
+
+
+def test_frontier_refuses_what_cannot_be_drawn(tmp_path):
+  path = tmp_path / "plot.png"
+  with pytest.raises(ValueError, match="finite `test_mse`"):
+    plot_frontier([], path)
+  with pytest.raises(ValueError, match="`embedding_bytes` must be positive"):
+    plot_frontier([FRONTIER[0] | {"embedding_bytes": 0}], path)
+  assert not path.exists()

@@ -214,22 +214,16 @@ class RecommendingTest(parameterized.TestCase):
       tolerance = 1e-6 if dtype == "float32" else 2e-3
       np.testing.assert_allclose(rows, getattr(vectors, name), atol=tolerance)
 
-  def test_seeds_repeat_a_run(self):
-    runs = [
-      errors(self.run_one(str(i), seed=seed, lazy_from=0.0))
-      for i, seed in enumerate((0, 0, 1))
-    ]
-    self.assertEqual(runs[0], runs[1])
-    self.assertNotEqual(runs[0], runs[2])
+  def test_seeds_differ(self):
+    runs = [errors(self.run_one(str(seed), seed=seed)) for seed in (0, 1)]
+    self.assertNotEqual(*runs)
 
-  @parameterized.parameters({"embedding": "full"}, PRUNING)
-  def test_one_and_four_devices_train_alike(self, **options):
+  def test_one_and_four_devices_train_alike(self):
     results = []
     for number in (1, 4):
       mesh = training.data_mesh(jax.devices()[:number])
-      result = self.run_one(str(number), mesh=mesh, **options)
+      result = self.run_one(str(number), mesh=mesh, **PRUNING)
       results.append(list(errors(result).values()))
-      self.assertEqual(result.config["epochs"], options.get("epochs", 1))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4)
 
   def test_items_may_have_another_embedding(self):
@@ -320,9 +314,8 @@ class PruningTest(parameterized.TestCase):
     )
     return run, run.finish(run.train(), seconds=1.0)
 
-  @parameterized.parameters("adam", "yogi")
-  def test_meets_the_budget_and_nothing_grows_again(self, optimizer):
-    run, result = self.record(row_optimizer=optimizer)
+  def test_meets_the_budget_and_nothing_grows_again(self):
+    run, result = self.record(row_optimizer="yogi")
     before, after = zip(*run.kept, strict=True)
     counts = [int(mask.sum()) for mask in after]
     # Two rounds, after the second epoch and the third.
@@ -341,13 +334,13 @@ class PruningTest(parameterized.TestCase):
     self.assertAlmostEqual(result.metrics["valid_mse"], valid[best - 1], 5)
 
   def test_a_full_table_is_not_pruned(self):
-    run, result = self.record(item_embedding="full")
+    run, result = self.record(item_embedding="full", epochs=5)
     self.assertEqual(run.kept[2][1].shape, (NUM_USERS * 4,))
     self.assertEqual(run.kept[2][1].sum(), 40)
     self.assertLessEqual(result.embedding_params, 40 + 4 * 4 + NUM_ITEMS * 4)
 
   def test_a_budget_that_is_met_already_prunes_nothing(self):
-    run, _ = self.record(max_nonzeros=10_000)
+    run, _ = self.record(max_nonzeros=10_000, epochs=5)
     for before, after in run.kept:
       np.testing.assert_array_equal(before, after)
 

@@ -97,7 +97,7 @@ def test_wrong_options_are_refused(options, message):
 
 def test_anchors_may_be_too_many(monkeypatch):
   monkeypatch.setattr(synthetic_ratings, "_MOST_DRAWS", 2)
-  with pytest.raises(ValueError, match="few enough for 60 rows .* got 90"):
+  with pytest.raises(ValueError, match=r"few enough for 60 rows .* got 90"):
     buffet_ratings(**{**SMALL, "num_anchors": 90})
 
 
