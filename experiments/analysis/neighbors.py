@@ -285,5 +285,5 @@ def _analyse() -> None:
 if __name__ == "__main__":
   runs.define_flags(NAME)
   flags.DEFINE_string("table", None, "The `items.safetensors` of a run.")
-  flags.DEFINE_integer("min_count", 20, "Ratings that a symbol has at least.")
+  flags.DEFINE_integer("min_count", 50, "Ratings that a symbol has at least.")
   runs.run_app(_analyse)

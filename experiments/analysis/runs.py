@@ -24,7 +24,7 @@ QUICK: dict[str, Any] = {
   "growth_rounds": 1,
   "max_anchors": 4,
   "regrowth_rounds": 1,
-  "prune_from": 0,
+  "prune_from": 1,
   "prune_epochs": 1,
 }
 """Options of a run that is over in seconds."""

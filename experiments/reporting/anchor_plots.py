@@ -1,5 +1,6 @@
 """Pictures of anchors: how many there are, and whom they serve."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from experiments.reporting.plots import new_figure
 
 _PATH_COLOR = "#c0392b"
 _BREAK_COLOR = "#7f8c8d"
+_LINES = ("-", "--")  # Where two agree, both can be seen.
 
 Course = Sequence[Mapping[str, float]]
 """Metrics by name, in the order of their `step`."""
@@ -95,10 +97,10 @@ def plot_courses(
   with new_figure(path) as figure:
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (caption, metrics) in zip(rows, panels.items(), strict=True):
-      for name, label in metrics.items():
+      for (name, label), line in zip(metrics.items(), itertools.cycle(_LINES)):
         known = [(row["step"], row[name]) for row in course if name in row]
         if known:
-          axes.plot(*zip(*known, strict=True), marker=".", label=label)
+          axes.plot(*zip(*known, strict=True), line, marker=".", label=label)
       for step in breaks:
         axes.axvline(step, color=_BREAK_COLOR, linestyle=":")
       axes.set_ylabel(caption)

@@ -135,6 +135,9 @@ def plot_frontier(
     _decorate(axes, points, title=title, metric_label=metric_label)
     for _, _, y in [point for point in points if point[0] == baseline][:1]:
       axes.axhline(y, color=_BASELINE_COLOR, linestyle="--", linewidth=1.4)
+    # A single size has no limits of its own on a logarithmic scale.
+    sizes = [x for _, x, _ in points]
+    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
     for name in dict.fromkeys(name for name, _, _ in points):
       of_kind = sorted(
         (row[size], row[metric], row.get(spread, 0.0))

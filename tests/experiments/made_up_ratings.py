@@ -14,6 +14,8 @@ from experiments import nonparametric, online, recommending
 from experiments.datasets import ratings as datasets
 
 NUM_USERS, NUM_ITEMS, NUM_RATINGS = 60, 50, 640
+# As many rows as online learning comes to: its steps are the same then.
+NUM_NAMES = 64
 ONCE = 8  # Users with a single rating.
 
 
@@ -31,12 +33,12 @@ def make_data(seed=0):
   shuffle = rng.permutation(NUM_RATINGS)
   return datasets.make_ratings(
     "toy",
-    users=rng.permutation(NUM_USERS)[users][shuffle],
-    items=rng.permutation(NUM_ITEMS)[items][shuffle],
+    users=rng.permutation(NUM_NAMES)[users][shuffle],
+    items=rng.permutation(NUM_NAMES)[items][shuffle],
     values=values[shuffle],
     order=rating[shuffle],
-    user_names=[f"user{i}" for i in range(NUM_USERS)],
-    item_names=[f"item{i}" for i in range(NUM_ITEMS)],
+    user_names=[f"user{i}" for i in range(NUM_NAMES)],
+    item_names=[f"item{i}" for i in range(NUM_NAMES)],
     source="ours",
   )
 
@@ -50,11 +52,11 @@ def tiny(**options):
     growth_rounds=2,
     regrowth_rounds=1,
     batch_size=64,
-    chunk_steps=4,
+    chunk_steps=1,
     epochs=6,
     decay_epochs=3,
     checkpoint_chunks=0,
-    learning_rate=0.02,
+    learning_rate=0.05,
     rule="marginal",
     anchor_penalty=0.05,
     l1=1e-5,
@@ -69,6 +71,7 @@ class Programs(dict):
   # What the steps do not depend on.
   CONTROL = (
     "rule",
+    "num_anchors",
     "anchor_penalty",
     "max_anchors",
     "growth_rounds",

@@ -211,7 +211,7 @@ def test_without_a_second_part_the_numbers_are_the_same(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("where", "num_chunks"), [("growth", 3), ("pruning", 12), ("end", 21)]
+  ("where", "num_chunks"), [("growth", 5), ("pruning", 45), ("end", 80)]
 )
 def test_an_interrupted_run_ends_the_same(whole, tmp_path, where, num_chunks):
   # What came after the checkpoint is done again.
@@ -227,7 +227,7 @@ def test_an_interrupted_run_ends_the_same(whole, tmp_path, where, num_chunks):
 
 
 def test_a_finished_run_resumes_to_its_result(whole, tmp_path):
-  options = {"checkpoint_chunks": len(whole.run.record) * 2}
+  options = {"checkpoint_chunks": len(whole.run.record) * 8}
   train(tmp_path, **options)
   assert outcome(train(tmp_path, resume=True, **options)) == outcome(whole)
 

@@ -33,8 +33,6 @@ OPTIONS = {
   "growth_rounds": 1,
   "regrowth_rounds": 3,
   "max_anchors": 4,
-  "chunk_steps": 1,
-  "learning_rate": 0.1,
   "anchor_penalty": 0.01,
 }
 
