@@ -1,5 +1,6 @@
 """Ratings that are made up, and runs on them that share what they compile."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -64,6 +65,16 @@ def tiny(**options):
   return dataclasses.replace(config, **options)
 
 
+@contextlib.contextmanager
+def quick_settings():
+  """Settings for programs that are compiled to run for milliseconds."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  # The binaries run without the strict settings of the unit tests.
+  with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Programs(dict):
   """Compiled chunks and lookups, shared by runs with the same steps."""
 
@@ -110,23 +121,23 @@ class Watched:
     trainer.programs = self.programs
     return trainer
 
-  def use_trainer(self: Any, trainer):
-    super().use_trainer(trainer)  # type: ignore[misc]
+  def use_trainer(self, trainer):
+    super().use_trainer(trainer)
     key = self.programs.key_of(trainer)
     if key not in self.programs or not is_ready(self.programs[key][0]):
       self.programs[key] = trainer, self.chunk, trainer._vectors
     _, self.chunk, trainer._vectors = self.programs[key]
 
-  def end_epoch(self: Any, epoch, state):
+  def end_epoch(self, epoch, state):
     record = vars(self).setdefault("record", [])
     dead = largest_dead_weight(self, state)
-    new_state, metrics = super().end_epoch(epoch, state)  # type: ignore[misc]
+    new_state, metrics = super().end_epoch(epoch, state)
     record.append({"dead": dead, "snapshots": len(self.snapshots), **metrics})
     return new_state, metrics
 
-  def final_metrics(self: Any, state):
+  def final_metrics(self, state):
     self.final = state
-    return super().final_metrics(state)  # type: ignore[misc]
+    return super().final_metrics(state)
 
 
 def is_ready(trainer):
@@ -140,6 +151,19 @@ class NonparametricRun(Watched, nonparametric.NonparametricRun):
 
 class OnlineRun(Watched, online.OnlineRun):
   pass
+
+
+ONLINE: dict[str, Any] = {
+  "run_type": OnlineRun,
+  "online_batches": 3,
+  "replay": 100,
+  "num_anchors": 1,
+  "growth_rounds": 1,
+  "regrowth_rounds": 3,
+  "max_anchors": 4,
+  "anchor_penalty": 0.01,
+}
+"""Options of a run over time."""
 
 
 def largest_dead_weight(run, state):

@@ -1,62 +1,52 @@
-"""Runs over time: who comes when, what is kept, and who serves the others."""
-
-import itertools
+"""Runs over time: new rows, what runs leave, and who serves the others."""
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from flax import nnx
 from jax import numpy as jnp
 from made_up_ratings import (
-  OnlineRun,
+  ONLINE,
   make_data,
   make_run,
   metrics_of,
   outcome,
+  quick_settings,
   tiny,
   train,
   train_in_part,
 )
 
 from anchor_codes import tables, training
-from experiments import online, recommending, row_trainer, train_recommender
+from experiments import (
+  embeddings,
+  online,
+  recommending,
+  row_trainer,
+  train_recommender,
+)
 from experiments.models import recommender
 
 KINDS = ("users", "items")
-BATCHES, REPLAY = 3, 100
-OPTIONS = {
-  "run_type": OnlineRun,
-  "online_batches": BATCHES,
-  "replay": REPLAY,
-  "num_anchors": 1,
-  "growth_rounds": 1,
-  "regrowth_rounds": 3,
-  "max_anchors": 4,
-  "anchor_penalty": 0.01,
-}
+BATCHES = ONLINE["online_batches"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick_and_usual():
-  # The binaries run without the strict settings of the unit tests; programs
-  # that run for milliseconds need no optimisation.
-  jax.config.update("jax_disable_most_optimizations", True)
-  with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+def _settings():
+  with quick_settings():
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   """A run that was not interrupted."""
-  return train(tmp_path_factory.mktemp("whole"), **OPTIONS)
+  return train(tmp_path_factory.mktemp("whole"), **ONLINE)
 
 
 @pytest.fixture
 def run(tmp_path):
   """A run that has not begun."""
-  return make_run(tmp_path, **OPTIONS)
+  return make_run(tmp_path, **ONLINE)
 
 
 # Numbers of anchors while time goes on. Each time takes up all those that the
@@ -64,193 +54,25 @@ def run(tmp_path):
 SIZES = [[1], [1, 2, 4, 3, 2, 1], [4, 4, 4, 3, 2]]
 
 
-def at_each_time(run):
-  for number in range(BATCHES):
-    yield number, run._learn_batch(number)
-
-
-# Numbers of symbols.
-
-
-@st.composite
-def streams(draw):
-  """Names of symbols, ids of some of them, and a stream of some ids."""
-  number = draw(st.integers(1, 8))
-  ids = st.lists(st.integers(0, number - 1), min_size=1, max_size=20)
-  names = draw(st.permutations([f"s{i}" for i in range(number)]))
-  stream = np.array(draw(ids), np.int32)
-  return tuple(names), np.array(draw(ids), np.int32), stream
-
-
-@given(streams())
-def test_a_symbol_keeps_its_name(drawn):
-  names, ids, stream = drawn
-  numbered, new_names = online.renumber(ids, stream, names)
-  assert [new_names[i] for i in numbered] == [names[i] for i in ids]
-  assert sorted(new_names) == sorted(names)
-  assert numbered.dtype == ids.dtype
-
-
-@given(streams())
-def test_numbers_follow_the_first_appearance(drawn):
-  names, _, stream = drawn
-  numbered, _ = online.renumber(stream, stream, names)
-  seen = list(dict.fromkeys(numbered.tolist()))
-  assert seen == list(range(len(seen)))
-
-
-@given(streams())
-def test_those_outside_the_stream_come_last_in_their_order(drawn):
-  names, _, stream = drawn
-  every = np.arange(len(names), dtype=np.int32)
-  numbered, _ = online.renumber(every, stream, names)
-  outside = np.setdiff1d(every, stream)
-  first = len(names) - len(outside)
-  assert numbered[outside].tolist() == list(range(first, len(names)))
-
-
-@given(streams())
-def test_numbering_again_changes_nothing(drawn):
-  names, ids, stream = drawn
-  both = np.concatenate([ids, stream])
-  numbered, new_names = online.renumber(both, stream, names)
-  again, same_names = online.renumber(numbered, numbered[len(ids) :], new_names)
-  np.testing.assert_array_equal(again, numbered)
-  assert same_names == new_names
-
-
-# Who is there when.
-
-
-def test_symbols_come_in_order(run):
-  data = run.data
-  for number, _ in at_each_time(run):
-    so_far = np.concatenate(run.batches_in_time[: number + 1])
-    for name, ids in (("users", data.users), ("items", data.items)):
-      present = np.unique(ids[so_far])
-      np.testing.assert_array_equal(present, np.arange(run.seen[name]))
-
-
-def test_batches_are_all_training_ratings_in_the_order_of_time(run):
-  batches = run.batches_in_time
-  together = np.concatenate(batches)
-  assert sorted(together) == sorted(run.splits.train)
-  for before, after in itertools.pairwise(batches):
-    assert run.data.order[before].max() <= run.data.order[after].min()
-
-
-def test_the_ratings_are_those_of_the_file(run):
-  old, new = make_data(), run.data
-  for ids, names in (("users", "user_names"), ("items", "item_names")):
-    rated = [
-      np.array(getattr(d, names))[getattr(d, ids)].tolist() for d in (old, new)
-    ]
-    assert rated[0] == rated[1]
-  np.testing.assert_array_equal(old.values, new.values)
-
-
-def test_tables_grow_in_powers_of_two_with_a_free_row(run):
-  all_sizes = []
-  for _, before in at_each_time(run):
-    sizes = run.table_sizes()
-    for name in KINDS:
-      size, seen = sizes[name], run.seen[name]
-      assert size.bit_count() == 1
-      assert seen < size <= 2 * seen
-      assert before[name] <= seen
-      np.testing.assert_array_equal(run.unseen[name], np.arange(size) >= seen)
-    all_sizes.append(tuple(sizes.values()))
-  assert all_sizes == [(32, 32), (64, 64), (64, 64)]
-
-
-def test_validation_knows_only_those_who_are_there(run):
-  number = []
-  for _ in at_each_time(run):
-    users, items, _ = run.ratings_of(run.valid)
-    assert users.max() < run.seen["users"]
-    assert items.max() < run.seen["items"]
-    number.append(len(run.valid))
-  assert 0 < number[0] < number[-1] <= len(run.splits.valid)
-
-
-def test_strangers_share_the_row_behind_all_others(run):
-  everything = np.arange(len(run.data.values))
-  users, items, values = run.ratings_of(everything)
-  strangers = run.data.users >= run.seen["users"]
-  assert strangers.any()
-  assert (users[strangers] == run.seen["users"]).all()
-  np.testing.assert_array_equal(users[~strangers], run.data.users[~strangers])
-  assert items.max() <= run.seen["items"]
-  np.testing.assert_array_equal(values, run.data.values)
-  assert run.count_unseen(everything)["users"] == strangers.sum()
-
-
-# What is kept of the past.
-
-
-def split_learned(run, number):
-  """Returns the replayed ratings, and those before the batch."""
-  new = run.batches_in_time[number]
-  np.testing.assert_array_equal(run.learned[: len(new)], new)
-  old = np.concatenate([new[:0], *run.batches_in_time[:number]])
-  return run.learned[len(new) :], old
-
-
-def test_replay_is_bounded_and_of_earlier_batches(run):
-  for number, _ in at_each_time(run):
-    kept, old = split_learned(run, number)
-    assert len(kept) == min(REPLAY, len(old)) == len(set(kept))
-    assert np.isin(kept, old).all()
-
-
-def test_what_is_forgotten_is_never_asked_for_again(run):
-  memory = None
-  for number, _ in at_each_time(run):
-    kept, _ = split_learned(run, number)
-    if memory is not None:
-      assert set(kept) <= memory
-    memory = {*kept, *run.batches_in_time[number]}
-
-
-@pytest.mark.parametrize("replay", [0, 10_000])
-def test_replay_of_nothing_and_of_all(tmp_path, replay):
-  run = make_run(tmp_path, **{**OPTIONS, "replay": replay})
-  for number, _ in at_each_time(run):
-    kept, old = split_learned(run, number)
-    assert len(kept) == (len(old) if replay else 0)
-
-
-def test_replay_is_a_uniform_sample(run):
-  counts, draws = 0, 300
-  for seed in range(draws):
-    run.config.seed = seed
-    run.learn_from(run.splits.train)
-    run._learn_batch(2)
-    kept, old = split_learned(run, 2)
-    counts = counts + np.isin(old, kept)
-  share = REPLAY / len(old)
-  deviation = np.sqrt(draws * share * (1 - share))
-  assert np.abs(counts - draws * share).max() < 5 * deviation
-  # The older half is not kept more rarely.
-  older, newer = np.array_split(counts, 2)
-  assert np.mean(older) == pytest.approx(np.mean(newer), rel=0.05)
-
-
-def test_batches_to_learn_from_hold_no_strangers(run):
-  for number, _ in at_each_time(run):
-    users, items, values = run.batches(number, 0, run.steps_per_epoch)
-    assert users.shape == items.shape == values.shape
-    assert users.shape == (run.steps_per_epoch, run.config.batch_size)
-    assert users.max() < run.seen["users"]
-    assert items.max() < run.seen["items"]
-
-
 # New rows.
 
 
 @pytest.mark.parametrize("kind", ["anchors", "full", "low_rank"])
-def test_new_rows_start_as_the_mean(tmp_path, kind):
-  options = OPTIONS | {"num_anchors": 3, "item_embedding": kind}
+def test_the_mean_of_the_rows_is_the_mean_of_the_vectors(kind):
+  layer = embeddings.make_embedding(
+    8, tiny(embedding=kind, rank=3), scale=1.0, rngs=nnx.Rngs(0)
+  )
+  before = np.asarray(layer(jnp.arange(8)))
+  online.set_to_mean(layer, 5, 7)
+  after = np.asarray(layer(jnp.arange(8)))
+  others = [0, 1, 2, 3, 4, 7]
+  np.testing.assert_allclose(after[others], before[others], rtol=1e-5)
+  mean = np.broadcast_to(before[:5].mean(axis=0), (2, 8))
+  np.testing.assert_allclose(after[5:7], mean, rtol=1e-5, atol=1e-6)
+
+
+def test_new_rows_start_as_the_mean(tmp_path):
+  options = ONLINE | {"num_anchors": 4, "item_embedding": "low_rank"}
   run = make_run(tmp_path, **options)
   state = run.trainer.init()
   # Biases start at zero, where each is the mean.
@@ -412,7 +234,7 @@ def test_strangers_are_served_as_in_training(whole):
 def test_an_interrupted_run_ends_the_same(
   whole, tmp_path, time, num_chunks, ending
 ):
-  options = {**OPTIONS, "checkpoint_chunks": num_chunks - 1}
+  options = {**ONLINE, "checkpoint_chunks": num_chunks - 1}
   stopped = train_in_part(tmp_path, num_chunks, **options)
   assert stopped.time == time
   assert (stopped.finish_from is not None) == ending
@@ -423,7 +245,7 @@ def test_an_interrupted_run_ends_the_same(
 
 def test_a_damaged_checkpoint_leads_back_into_an_earlier_time(whole, tmp_path):
   # The first in the middle of an epoch, the second after the tables grew.
-  options = {**OPTIONS, "checkpoint_chunks": 1}
+  options = {**ONLINE, "checkpoint_chunks": 1}
   stopped = train_in_part(tmp_path, 2, **options)
   assert stopped.time == 1
   old, new = training.Checkpointer(tmp_path / "checkpoints").steps()
@@ -453,7 +275,7 @@ def test_a_damaged_checkpoint_leads_back_into_an_earlier_time(whole, tmp_path):
 )
 def test_options_that_do_not_go_together(tmp_path, options, text):
   with pytest.raises(ValueError, match=text):
-    make_run(tmp_path / "none", **{**OPTIONS, **options})
+    make_run(tmp_path / "none", **{**ONLINE, **options})
   assert not (tmp_path / "none").exists()
 
 
@@ -461,7 +283,7 @@ def test_the_first_batch_needs_somebody_to_validate(tmp_path):
   # The future is about others: who comes in the end was not there before.
   with pytest.raises(ValueError, match="first of `online_batches` must have"):
     make_run(
-      tmp_path, **{**OPTIONS, "online_batches": 300}, split="chronological"
+      tmp_path, **{**ONLINE, "online_batches": 300}, split="chronological"
     )
 
 
@@ -473,7 +295,7 @@ def test_the_options_are_checked_by_the_binary():
 
 
 def test_more_epochs_than_any_path_has(tmp_path):
-  run = make_run(tmp_path, **{**OPTIONS, "regrowth_rounds": 9})
+  run = make_run(tmp_path, **{**ONLINE, "regrowth_rounds": 9})
   config = run.config
   longest = 4 + 2 * (9 - 1 + 4) + config.decay_epochs
   assert run.max_epochs() >= longest
