@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _BASELINE_COLOR = "#c0392b"
 _COLOR = "#1f5fa8"
+# Of a baseline among lines, which may be red themselves.
+_LINE_COLOR = "#2c3e50"
 _STYLE: dict[Any, Any] = {
   "font.size": 13,
   "axes.titlesize": 17,
@@ -134,7 +136,7 @@ def plot_frontier(
   with _picture(path) as (_, axes):
     _decorate(axes, points, title=title, metric_label=metric_label)
     for _, _, y in [point for point in points if point[0] == baseline][:1]:
-      axes.axhline(y, color=_BASELINE_COLOR, linestyle="--", linewidth=1.4)
+      axes.axhline(y, color=_LINE_COLOR, linestyle="--", linewidth=1.4)
     # A single size has no limits of its own on a logarithmic scale.
     sizes = [x for _, x, _ in points]
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
@@ -144,7 +146,7 @@ def plot_frontier(
         for row in kept
         if row[kind] == name
       )
-      color = _BASELINE_COLOR if name == baseline else None
+      color = _LINE_COLOR if name == baseline else None
       _draw_line(axes, name, of_kind, color=color)
     axes.legend(frameon=False)
   return pathlib.Path(path)
