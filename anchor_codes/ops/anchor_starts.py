@@ -5,6 +5,7 @@ anchors of one sign would all lie close to one direction.
 """
 
 import math
+from typing import Any
 
 import chex
 import jax
@@ -27,7 +28,7 @@ def start_anchors(
   scale: float,
   weight_scale: float,
   start: str,
-) -> tuple[SparseRows | Array, Float[Array, "num_anchors features"]]:
+) -> tuple[Any, Float[Array, "num_anchors features"]]:
   """Draws the rows and the anchors of a layer.
 
   Args:

@@ -138,7 +138,7 @@ class LanguageModel(nnx.Module):
       LSTMLayer(width, hidden, scale=scale, rngs=rngs) for width in widths[:-1]
     )
     self.dropout = nnx.Dropout(dropout)
-    self.output = (
+    self.output: Any = (
       TiedOutput(vocab_size)
       if tied
       else Output(vocab_size, hidden, scale=scale, rngs=rngs)
