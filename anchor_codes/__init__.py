@@ -19,6 +19,7 @@ if TYPE_CHECKING:
   from anchor_codes.nn import (
     AnchorEmbed,
     DPQEmbed,
+    FixedCodeEmbed,
     HashEmbed,
     KDEmbed,
     LowRankEmbed,
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
   "AnchorEmbed",
   "DPQEmbed",
+  "FixedCodeEmbed",
   "HashEmbed",
   "KDEmbed",
   "LowRankEmbed",

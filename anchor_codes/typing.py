@@ -3,7 +3,7 @@
 NumPy only: the artefacts in :mod:`anchor_codes.tables` use this module too.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 Relaxation = Literal["softmax", "gumbel", "nearest"]
 """How hard codes let a gradient through."""
 
-Composition = Literal["sum", "concat", "linear"]
+Composition = Literal["sum", "concat", "linear", "mlp", "lstm"]
 """How the vectors that a code chooses become one vector."""
 
 Penalty = Literal["plain", "frequency", "keep_one"]
@@ -20,6 +20,9 @@ sparing the largest weight of each."""
 
 Start = Literal["random", "antipodal"]
 """How anchors start: by themselves, or in pairs of opposite sign."""
+
+Schedule = Callable[[Any], Any]
+"""From a number of training lookups, an int32 scalar, to a temperature."""
 
 COMPOSITIONS: tuple[str, ...] = get_args(Composition)
 BUCKET_COMPOSITIONS: tuple[str, ...] = ("sum", "product")
@@ -183,6 +186,7 @@ def code_width(
   code_length: int,
   *,
   code_features: int | None = None,
+  hidden: int | None = None,
 ) -> int:
   """Returns the width of the vectors that a code chooses.
 
@@ -191,11 +195,14 @@ def code_width(
     features: Width of the composed vector.
     code_length: Digits of a code, at least 1; for 'concat' it must divide
       `features`.
-    code_features: Width for 'linear', `features` by default; the other
-      compositions leave no choice.
+    code_features: Width for 'linear' and 'lstm', `features` by default; the
+      other compositions leave no choice.
+    hidden: Width of the layers of 'mlp', which is that of its code vectors;
+      `features` by default.
 
   Returns:
-    The width: ``features / code_length`` for 'concat', `features` for 'sum'.
+    The width: ``features / code_length`` for 'concat', `hidden` for 'mlp',
+    `features` for 'sum'.
 
   Raises:
     ValueError: If the composition is unknown or the sizes do not fit it.
@@ -204,7 +211,7 @@ def code_width(
   (3, 12)
   """
   check_choice("composition", composition, COMPOSITIONS)
-  if composition == "linear":
+  if composition in ("linear", "lstm"):
     width = features if code_features is None else code_features
     check_at_least("code_features", width, 1)
     return width
@@ -212,9 +219,95 @@ def code_width(
   if composition == "concat":
     check_divisible("features", features, "code_length", code_length)
     width = features // code_length
+  if composition == "mlp":
+    width = hidden_width(composition, features, hidden=hidden)
   if code_features not in (None, width):
     raise ValueError(
       f"`code_features` must be {width} for the composition {composition!r}, "
-      f"got {code_features}; only 'linear' takes another width."
+      f"got {code_features}; only 'linear' and 'lstm' take another width."
     )
   return width
+
+
+def hidden_width(
+  composition: str,
+  features: int,
+  *,
+  hidden: int | None = None,
+  num_layers: int = 1,
+) -> int:
+  """Returns the width of the hidden layers of a composition.
+
+  Args:
+    composition: One of `COMPOSITIONS`.
+    features: Width of the composed vector.
+    hidden: Width for 'mlp' and 'lstm', `features` by default; the other
+      compositions have no hidden layers.
+    num_layers: Number of hidden layers; more than one for 'mlp' alone.
+
+  Returns:
+    The width, 0 without hidden layers.
+
+  Raises:
+    ValueError: If the composition has no such layers, or a size is not
+      positive.
+
+  >>> hidden_width("mlp", 12, hidden=5), hidden_width("sum", 12)
+  (5, 0)
+  """
+  check_at_least("num_layers", num_layers, 1)
+  if num_layers > 1 and composition != "mlp":
+    raise ValueError(
+      f"`num_layers` must be 1 for the composition {composition!r}, got "
+      f"{num_layers}; only 'mlp' takes more."
+    )
+  if composition in ("mlp", "lstm"):
+    width = features if hidden is None else hidden
+    check_at_least("hidden", width, 1)
+    return width
+  if hidden is not None:
+    raise ValueError(
+      f"`hidden` must be None for the composition {composition!r}, got "
+      f"{hidden}; only 'mlp' and 'lstm' have hidden layers."
+    )
+  return 0
+
+
+def network_shapes(
+  composition: str, *, code_features: int, hidden: int, num_layers: int = 1
+) -> dict[str, tuple[int, ...]]:
+  """Returns the arrays of the hidden layers of a composition.
+
+  Args:
+    composition: One of `COMPOSITIONS`.
+    code_features: Width of the vectors that a code chooses.
+    hidden: Width of the hidden layers.
+    num_layers: Number of hidden layers of 'mlp'.
+
+  Returns:
+    Shapes by name. 'mlp': `biases`, one for each layer, and `kernels`, for all
+    but the first, which is the sum of the code vectors. 'lstm': `kernels` and
+    `biases` of the input gate, forget gate, candidate and output gate, side by
+    side, for the input above the hidden vector, and `states`, where the hidden
+    vector and the cell start. Nothing for the other compositions.
+
+  >>> network_shapes("mlp", code_features=5, hidden=5, num_layers=3)
+  {'kernels': (2, 5, 5), 'biases': (3, 5)}
+  >>> network_shapes("lstm", code_features=4, hidden=5)
+  {'kernels': (9, 20), 'biases': (20,), 'states': (2, 5)}
+  """
+  if composition == "lstm":
+    return {
+      "kernels": (code_features + hidden, 4 * hidden),
+      "biases": (4 * hidden,),
+      "states": (2, hidden),
+    }
+  if composition != "mlp":
+    return {}
+  shapes = {
+    "kernels": (num_layers - 1, hidden, hidden),
+    "biases": (num_layers, hidden),
+  }
+  if num_layers == 1:
+    del shapes["kernels"]  # An array without entries could not be stored.
+  return shapes

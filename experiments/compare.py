@@ -5,7 +5,7 @@ r"""Compares embeddings by size and quality in one language model, on real text.
 trains the same LSTM with a full table and with compact ones, all with the same
 data, steps and seed, each with settings of its own. It needs
 no download: the text is the documentation that comes with Python. Each row
-leaves `result.json`, `metrics.csv` and, if compact, `embedding.safetensors` in
+leaves `result.json`, `metrics.csv` and `embedding.safetensors` in
 a folder of its own; `comparison.png` and `comparison.md` show them all.
 """
 

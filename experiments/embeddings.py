@@ -4,15 +4,17 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 
 from anchor_codes import nn, tables, training, typing
+from experiments import code_embeddings, code_options
 
 
 @dataclasses.dataclass(kw_only=True)
-class EmbeddingOptions:
-  """Options of the embedding; each kind reads its own.
+class EmbeddingOptions(code_options.CodeOptions):
+  """Options of the embedding; each kind reads its own, see also `CodeOptions`.
 
   Attributes:
     embedding: One of `KINDS`.
@@ -23,7 +25,9 @@ class EmbeddingOptions:
     start: 'random', 'antipodal' for anchors in pairs of opposite sign,
       'frequent' for anchors that stand for the most frequent symbols, or
       'clusters' for the centres of clusters of `vectors`.
-    vectors: A .npy file with one vector for each symbol, for 'clusters'.
+    vectors: A .npy file with one vector for each symbol, or the .safetensors
+      file of a table, for 'clusters', for codes of clusters, and for guidance;
+      'cooccurrence' for those of the words' neighbours in the training text.
     start_scale: Standard deviation of an entry of the vectors at the start.
     l1: Strength of the l1 penalty on the rows, for 'anchors'.
     penalty: 'plain', 'frequency' for a penalty in proportion to how often a
@@ -32,11 +36,6 @@ class EmbeddingOptions:
       that stand for related words; none by default.
     unrelated: Factor of the penalty for all other pairs of words of which the
       relations know; 'inf' bars them.
-    code_length: Digits of a code, for 'kd' and 'dpq'.
-    codebook_size: Values of a digit, for 'kd' and 'dpq'.
-    composition: How the chosen vectors become one, for 'kd'.
-    relaxation: How codes let a gradient through, for 'kd' and 'dpq'.
-    shared_codebook: Whether all digits choose from one codebook.
     rank: Inner width, for 'low_rank'.
     num_buckets: Buckets of each hash function, for 'hash' and 'qr'.
     num_hashes: Number of hash functions, for 'hash'.
@@ -63,11 +62,6 @@ class EmbeddingOptions:
   penalty: str = "plain"
   relations: str = ""
   unrelated: float = 1.0
-  code_length: int = 20
-  codebook_size: int = 32
-  composition: str = "sum"
-  relaxation: str = "softmax"
-  shared_codebook: bool = False
   rank: int = 16
   num_buckets: int = 400
   num_hashes: int = 2
@@ -79,14 +73,16 @@ class EmbeddingOptions:
   sharing_rate: float = 0.01
 
 
-def _full(vocab_size, options, scale, rngs):
+def _full(vocab_size, options, start):
   def init(key, shape, dtype):
-    return scale * jax.random.normal(key, shape, dtype)
+    return start.scale * jax.random.normal(key, shape, dtype)
 
-  return nnx.Embed(vocab_size, options.features, embedding_init=init, rngs=rngs)
+  return nnx.Embed(
+    vocab_size, options.features, embedding_init=init, rngs=start.rngs
+  )
 
 
-def _anchors(vocab_size, options, scale, rngs):
+def _anchors(vocab_size, options, start):
   return nn.AnchorEmbed(
     vocab_size,
     options.features,
@@ -95,62 +91,39 @@ def _anchors(vocab_size, options, scale, rngs):
     weight_scale=options.weight_scale,
     # Other starts are made from what is known of the symbols.
     start=options.start if options.start in typing.STARTS else "random",
-    scale=scale,
-    rngs=rngs,
+    scale=start.scale,
+    rngs=start.rngs,
   )
 
 
-def _kd(vocab_size, options, scale, rngs):
-  return nn.KDEmbed(
-    vocab_size,
-    options.features,
-    code_length=options.code_length,
-    codebook_size=options.codebook_size,
-    composition=options.composition,
-    relaxation=options.relaxation,
-    shared_codebook=options.shared_codebook,
-    scale=scale,
-    rngs=rngs,
-  )
-
-
-def _dpq(vocab_size, options, scale, rngs):
-  return nn.DPQEmbed(
-    vocab_size,
-    options.features,
-    code_length=options.code_length,
-    codebook_size=options.codebook_size,
-    relaxation=options.relaxation,
-    shared_codebook=options.shared_codebook,
-    scale=scale,
-    rngs=rngs,
-  )
-
-
-def _low_rank(vocab_size, options, scale, rngs):
+def _low_rank(vocab_size, options, start):
   return nn.LowRankEmbed(
-    vocab_size, options.features, rank=options.rank, scale=scale, rngs=rngs
+    vocab_size,
+    options.features,
+    rank=options.rank,
+    scale=start.scale,
+    rngs=start.rngs,
   )
 
 
-def _hash(vocab_size, options, scale, rngs):
+def _hash(vocab_size, options, start):
   return nn.HashEmbed(
     vocab_size,
     options.features,
     num_buckets=options.num_buckets,
     num_hashes=options.num_hashes,
-    scale=scale,
-    rngs=rngs,
+    scale=start.scale,
+    rngs=start.rngs,
   )
 
 
-def _qr(vocab_size, options, scale, rngs):
+def _qr(vocab_size, options, start):
   return nn.QREmbed(
     vocab_size,
     options.features,
     num_buckets=options.num_buckets,
-    scale=scale,
-    rngs=rngs,
+    scale=start.scale,
+    rngs=start.rngs,
   )
 
 
@@ -165,8 +138,9 @@ STORED_DTYPES = ("float32", "float16")
 KINDS = {
   "full": _full,
   "anchors": _anchors,
-  "kd": _kd,
-  "dpq": _dpq,
+  "kd": code_embeddings.make_kd,
+  "dpq": code_embeddings.make_dpq,
+  "fixed": code_embeddings.make_fixed,
   "low_rank": _low_rank,
   "hash": _hash,
   "qr": _qr,
@@ -179,6 +153,7 @@ def make_embedding(
   *,
   scale: float,
   rngs: nnx.Rngs,
+  vectors: np.ndarray | None = None,
 ) -> Any:
   """Makes the embedding that the options ask for.
 
@@ -187,6 +162,7 @@ def make_embedding(
     options: Which embedding, and its sizes.
     scale: Standard deviation of an entry of the vectors at the start.
     rngs: Source of randomness of the start.
+    vectors: What `options.vectors` names, where that is needed.
 
   Returns:
     A layer from ids to vectors.
@@ -197,7 +173,8 @@ def make_embedding(
   typing.check_choice("embedding", options.embedding, tuple(KINDS))
   # Now, and not only when the training is over.
   typing.check_choice("stored_dtype", options.stored_dtype, STORED_DTYPES)
-  return KINDS[options.embedding](vocab_size, options, scale, rngs)
+  start = code_embeddings.Start(scale, rngs, vectors)
+  return KINDS[options.embedding](vocab_size, options, start)
 
 
 def make_sharing(
@@ -253,6 +230,8 @@ def row_optimizer(
   allowed = (*ROW_OPTIMIZERS, "yogi")
   typing.check_choice("row_optimizer", options.row_optimizer, allowed)
   anchors = options.embedding == "anchors"
+  if options.guidance == "online":
+    return _guided_optimizer(options, learning_rate)
   schedule = lambda step: options.row_learning_rate * learning_rate(step)
   if options.row_optimizer == "yogi":
     if not anchors:
@@ -268,3 +247,24 @@ def row_optimizer(
   if anchors:
     steps.append(training.keep_zeros(active=keep_zeros))
   return optax.chain(*steps)
+
+
+def _guided_optimizer(
+  options: EmbeddingOptions, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Returns an optimiser of rows, and of those of a table alongside them."""
+  others = {"guidance": "none"}
+  guide = {
+    **others,
+    "embedding": "full",
+    "row_optimizer": options.guide_optimizer,
+    "row_learning_rate": 1.0,
+  }
+  optimizers: dict[Any, optax.GradientTransformation] = {
+    name: row_optimizer(dataclasses.replace(options, **changes), learning_rate)
+    for name, changes in (("rows", others), ("guide", guide))
+  }
+  label = lambda path, _: "guide" if path[0].key == "guide" else "rows"
+  return optax.partition(
+    optimizers, lambda rows: jax.tree.map_with_path(label, rows)
+  )

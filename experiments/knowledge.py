@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from anchor_codes import ops, typing
 from anchor_codes.ops import graphs
-from experiments import embeddings
+from experiments import cooccurrence, embeddings, given_vectors
 from experiments.datasets import relations
 
 STARTS = (*typing.STARTS, "frequent", "clusters")
@@ -107,7 +107,10 @@ class Knowledge:
     )
 
   def start(self, layer: Any, key: Array) -> None:
-    """Changes the start of a layer of anchors, where the options ask for it.
+    """Changes the start of a layer, where the options ask for it.
+
+    Anchors start at what they stand for; 'dpq' with the start 'clusters' at
+    the vectors, cut into parts and clustered.
 
     Args:
       layer: The layer as it was made, changed in place.
@@ -117,6 +120,9 @@ class Knowledge:
       ValueError: If the start is unknown, or the vectors do not fit.
     """
     options = self.options
+    if options.embedding == "dpq" and options.start == "clusters":
+      # Under guidance, the layer is inside of another one.
+      getattr(layer, "embed", layer).start_from(self._vectors(layer), key)
     if options.embedding != "anchors":
       return
     typing.check_choice("start", options.start, STARTS)
@@ -127,17 +133,19 @@ class Knowledge:
     elif options.start == "clusters":
       self._start_at_clusters(layer, key)
 
+  def _vectors(self, layer: Any) -> Array:
+    """Returns the given vectors, which have to fit the layer."""
+    shape = (layer.num_embeddings, layer.features)
+    if self.vectors is None or self.vectors.shape != shape:
+      found = None if self.vectors is None else self.vectors.shape
+      raise ValueError(f"`vectors` must have the shape {shape}, got {found}.")
+    return jnp.asarray(self.vectors, jnp.float32)
+
   def _start_at_clusters(self, layer: Any, key: Array) -> None:
     """Starts each symbol at the centre of its cluster of given vectors."""
-    vectors, options = self.vectors, self.options
-    shape = (layer.num_embeddings, layer.features)
-    if vectors is None or vectors.shape != shape:
-      found = None if vectors is None else vectors.shape
-      raise ValueError(f"`vectors` must have the shape {shape}, got {found}.")
+    options = self.options
     clusters = ops.kmeans(
-      key,
-      jnp.asarray(vectors, jnp.float32),
-      num_clusters=options.num_anchors,
+      key, self._vectors(layer), num_clusters=options.num_anchors
     )
     layer.anchors[...] = clusters.centroids / options.weight_scale
     ids = np.arange(layer.num_embeddings)
@@ -151,6 +159,7 @@ def load_knowledge(
   *,
   vocabulary: tuple[str, ...],
   data_dir: str | os.PathLike[str] | None = None,
+  tokens: np.ndarray | None = None,
 ) -> Knowledge:
   """Loads what the options of an embedding of words ask for.
 
@@ -159,6 +168,7 @@ def load_knowledge(
     counts: How often each word occurs in training.
     vocabulary: The words.
     data_dir: Folder of the lexicons.
+    tokens: The training text as ids, where it is one text.
 
   Returns:
     What is known.
@@ -172,8 +182,17 @@ def load_knowledge(
     graph = relations.load_relations(
       options.relations, vocabulary=vocabulary, data_dir=data_dir or None
     )
-  if options.vectors:
-    vectors = np.load(options.vectors, allow_pickle=False)
+  if options.vectors == "cooccurrence":
+    if tokens is None:
+      raise ValueError(
+        "`vectors` 'cooccurrence' needs one long text to train on, got "
+        "something else; give the path of a file."
+      )
+    vectors = cooccurrence.cooccurrence_vectors(
+      tokens, num_embeddings=len(counts), rank=options.features
+    )
+  elif options.vectors:
+    vectors = given_vectors.load_vectors(options.vectors, vocabulary=vocabulary)
   return Knowledge(options, counts, graph, vectors)
 
 

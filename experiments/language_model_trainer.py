@@ -73,7 +73,11 @@ class Trainer(row_trainer.RowTrainer):
     config = self.config
     rngs = nnx.Rngs(config.seed)
     embed = embeddings.make_embedding(
-      self.vocab_size, config, scale=config.start_scale, rngs=rngs
+      self.vocab_size,
+      config,
+      scale=config.start_scale,
+      rngs=rngs,
+      vectors=self.known.vectors,
     )
     self.known.start(embed, jax.random.key(config.seed))
     return language_model.LanguageModel(

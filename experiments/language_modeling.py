@@ -5,11 +5,13 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from anchor_codes import typing
 from experiments import (
   embeddings,
   knowledge,
@@ -76,6 +78,61 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   seed: int = 0
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+  "small": {},
+  "medium": {
+    "features": 650,
+    "hidden": 650,
+    "num_steps": 35,
+    "dropout": 0.5,
+    "init_scale": 0.05,
+    "start_scale": 0.029,
+    "epochs": 39,
+    "constant_epochs": 6,
+    "decay": 0.8,
+  },
+  "large": {
+    "features": 1500,
+    "hidden": 1500,
+    "num_steps": 35,
+    "dropout": 0.65,
+    "init_scale": 0.04,
+    "start_scale": 0.023,
+    "epochs": 55,
+    "constant_epochs": 14,
+    "decay": 1 / 1.15,
+    "clip": 10.0,
+  },
+}
+"""What the settings of Zaremba et al. (2014) change. Embeddings start with the
+standard deviation of their uniform distribution."""
+
+
+def apply_setting(
+  config: LanguageModelConfig, setting: str, *, given: Collection[str] = ()
+) -> LanguageModelConfig:
+  """Returns the options of one of the settings of Zaremba et al. (2014).
+
+  Args:
+    config: Options, with the defaults of 'small'.
+    setting: One of `SETTINGS`.
+    given: Names of the options that stay as they are.
+
+  Returns:
+    The options of the setting, save those that were given.
+
+  Raises:
+    ValueError: If the setting is unknown.
+
+  >>> apply_setting(LanguageModelConfig(), "medium", given=["epochs"]).epochs
+  13
+  """
+  typing.check_choice("setting", setting, tuple(SETTINGS))
+  changes = SETTINGS[setting]
+  kept = {name: changes[name] for name in changes if name not in given}
+  return dataclasses.replace(config, **kept)
+
+
 class Run(training_run.TrainingRun):
   """One training run: the data, the compiled steps, and what they leave.
 
@@ -109,6 +166,7 @@ class Run(training_run.TrainingRun):
       counts,
       vocabulary=self.data.vocabulary,
       data_dir=config.data_dir,
+      tokens=self.data.train,
     )
     trainer = language_model_trainer.Trainer(config, counts, steps, known)
     super().__init__(

@@ -89,8 +89,8 @@ class RecommenderConfig(embeddings.EmbeddingOptions):
   max_anchors: int = 40
   growth_rounds: int = 8
   online_batches: int = 0
-  replay: int = 300_000
-  regrowth_rounds: int = 4
+  replay: int = 600_000
+  regrowth_rounds: int = 8
 
 
 def table_options(

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from anchor_codes import ops
 from experiments import (
   best_epoch,
+  embeddings,
   knowledge,
   recommender_options,
   recommender_trainer,
@@ -76,9 +77,13 @@ class Run(best_epoch.BestEpochRun):
       mesh=mesh,
     )
 
+  def embedding_options(self) -> dict[str, embeddings.EmbeddingOptions]:
+    """Returns the options of users and items."""
+    return dict(recommender_options.table_options(self.config))
+
   def load_knowledge(self) -> dict[str, knowledge.Knowledge]:
     """Returns what is known of users and items: counts, and shared genres."""
-    options, graph = recommender_options.table_options(self.config), None
+    options, graph = self.embedding_options(), None
     if self.config.relations:
       genres = movies.load_genres(
         self.config.dataset,

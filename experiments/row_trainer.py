@@ -32,7 +32,8 @@ class TrainState(NamedTuple):
 
   Attributes:
     step: Number of steps taken.
-    rows: Variables with one record for each symbol, updated by row.
+    rows: Variables with one record for each symbol; the trained ones are
+      updated by row.
     params: All other parameters.
     stats: Moving moments.
     row_states: State of the optimiser of each table of `rows`.
@@ -207,11 +208,17 @@ class RowTrainer(abc.ABC):
     key = jax.random.fold_in(jax.random.key(self.seed), state.step)
     model = self.model_of(state)
     ids, selected, loss = self.select(self.model_of(state), batch, state, key)
-    selected_def, rows, params, stats = self._split(selected)
+    selected_def, rows, given, params, stats = nnx.split(
+      selected,
+      nnx.All(self._is_lazy, nn.is_trained_row),
+      self._is_lazy,
+      nnx.Param,
+      ...,
+    )
 
     def loss_fn(rows: nnx.State, params: nnx.State) -> tuple[Array, Any]:
       # A copy: moments may move inside the trace that makes their variables.
-      model = nnx.merge(selected_def, rows, params, stats, copy=True)
+      model = nnx.merge(selected_def, rows, given, params, stats, copy=True)
       value, aux = loss(model)
       return value, (aux, self._split(model)[-1])
 
@@ -280,7 +287,7 @@ class RowTrainer(abc.ABC):
   ) -> optax.OptState:
     """Updates the selected rows of a table, and writes them into the model."""
     table, part = getattr(model, name), getattr(selected, name)
-    rows, size = nnx.state(part, nn.is_row), table.num_embeddings
+    rows, size = nnx.state(part, nn.is_trained_row), table.num_embeddings
     optimizer, penalty = self.row_optimizers[name], self.penalties.get(name)
     factors = None
     if penalty is not None:
@@ -303,5 +310,6 @@ def _trained_rows(layer: Any, size: int) -> nnx.State:
   """Returns the form that some rows of a layer are trained in, no values."""
   ids = jax.ShapeDtypeStruct((size,), jnp.int32)
   return nnx.state(
-    jax.eval_shape(lambda ids: nn.select_rows(layer, ids), ids), nn.is_row
+    jax.eval_shape(lambda ids: nn.select_rows(layer, ids), ids),
+    nn.is_trained_row,
   )

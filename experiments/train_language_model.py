@@ -3,9 +3,10 @@ r"""Trains an LSTM language model with a full or a compact embedding.
   python -m experiments.train_language_model \
       --config.dataset=ptb --config.embedding=anchors --workdir=/tmp/anchors
 
-It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints and, for
-a compact embedding, `embedding.safetensors` in the folder. A run that was
-stopped goes on with the same command and `--resume`.
+It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints and
+`embedding.safetensors` in the folder. A run that was stopped goes on with the
+same command and `--resume`. `--setting=medium` and `--setting=large` are the
+larger models of Zaremba et al. (2014).
 """
 
 from absl import app, flags, logging
@@ -15,6 +16,12 @@ from experiments import language_modeling, reporting
 
 CONFIG = config_flags.DEFINE_config_dataclass(
   "config", language_modeling.LanguageModelConfig()
+)
+SETTING = flags.DEFINE_enum(
+  "setting",
+  "small",
+  tuple(language_modeling.SETTINGS),
+  "Sizes and schedule of Zaremba et al. (2014); options that are given win.",
 )
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True
@@ -29,9 +36,13 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
   logging.set_verbosity(logging.WARNING)
+  given = config_flags.get_override_values(flags.FLAGS["config"])
+  config = language_modeling.apply_setting(
+    CONFIG.value, SETTING.value, given=tuple(given)
+  )
   try:
     result = language_modeling.train_and_evaluate(
-      CONFIG.value, WORKDIR.value, resume=RESUME.value
+      config, WORKDIR.value, resume=RESUME.value
     )
   except (ValueError, OSError) as error:
     raise app.UsageError(str(error)) from error

@@ -4,10 +4,10 @@ r"""Trains a recommender with any embeddings of users and items.
       --config.embedding=anchors --config.max_nonzeros=29000 \
       --workdir=/tmp/anchors
 
-It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints and, for
-compact embeddings, `users.safetensors` and `items.safetensors` in the folder. A
-run that was stopped goes on with the same command and `--resume`.
-`--config.rule=marginal` lets the data choose the number of anchors.
+It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints,
+`users.safetensors` and `items.safetensors` in the folder. A run that was
+stopped goes on with the same command and `--resume`. `--config.rule=marginal`
+lets the data choose the number of anchors.
 """
 
 from absl import app, flags, logging

@@ -4,8 +4,8 @@ r"""Trains a text classifier with a full or a compact embedding.
       --config.dataset=sst2 --config.embedding=anchors --workdir=/tmp/sst2
 
 It keeps the epoch with the best validation accuracy, and leaves `result.json`,
-`metrics.csv`, TensorBoard events, checkpoints and, for a compact embedding,
-`embedding.safetensors` in the folder. A run that was stopped goes on with the
+`metrics.csv`, TensorBoard events, checkpoints and `embedding.safetensors` in
+the folder. A run that was stopped goes on with the
 same command and `--resume`. Without `--config.dataset` it needs no data: it
 learns the categories of Unicode's characters from their names.
 """

@@ -8,11 +8,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from anchor_codes import tables, training
-from experiments import embeddings, reporting, row_trainer
+from experiments import (
+  code_embeddings,
+  embeddings,
+  reporting,
+  row_trainer,
+)
 
 
 class TrainingRun(abc.ABC):
@@ -42,6 +48,11 @@ class TrainingRun(abc.ABC):
     self.mesh = training.data_mesh() if mesh is None else mesh
     self.bounds = chunk_bounds(steps_per_epoch, config.chunk_steps)
     self.use_trainer(trainer)
+    self.cares = {
+      name: code_embeddings.CodeCare(options)
+      for name, options in self.embedding_options().items()
+      if options.embedding in code_embeddings.CodeCare.KINDS
+    }
     self._chunk_start = 0.0
     self.chunk_seconds: list[float] = []
 
@@ -65,6 +76,10 @@ class TrainingRun(abc.ABC):
     self, epoch: int, state: row_trainer.TrainState
   ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
     """Returns a state to go on with, None for the same, and more metrics."""
+
+  def embedding_options(self) -> dict[str, embeddings.EmbeddingOptions]:
+    """Returns the options of each embedding by its attribute of the model."""
+    return {"embed": self.config}
 
   def max_epochs(self) -> int:
     """Returns after how many epochs the run ends at the latest."""
@@ -220,9 +235,34 @@ class TrainingRun(abc.ABC):
     epoch, part = divmod(number, len(self.bounds))
     if part + 1 == len(self.bounds):
       new_state, measured = self.end_epoch(epoch, state)
-      report |= measured
+      new_state, codes = self._care_for_codes(epoch, new_state, state)
+      report |= measured | codes
     writer.write(step, report)
     return new_state
+
+  def _care_for_codes(
+    self,
+    epoch: int,
+    new_state: row_trainer.TrainState | None,
+    old_state: row_trainer.TrainState,
+  ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
+    """Measures the codes of all embeddings; revives or clusters them again."""
+    if not self.cares:
+      return new_state, {}
+    state = old_state if new_state is None else new_state
+    model, key = self.trainer.model_of(state), jax.random.key(self.config.seed)
+    metrics, prefix = {}, len(self.cares) > 1
+    for number, (name, care) in enumerate(self.cares.items()):
+      found = care(
+        getattr(model, name),
+        jax.random.fold_in(jax.random.fold_in(key, epoch), number),
+        epoch=epoch,
+        is_last=epoch + 1 == self.max_epochs(),
+      )
+      metrics |= {f"{name}_{n}" if prefix else n: v for n, v in found.items()}
+    if any(care.changes_layers for care in self.cares.values()):
+      new_state = self.trainer.replace_model(state, model)
+    return new_state, metrics
 
   def _save(
     self,
@@ -288,7 +328,7 @@ def store_embedding(
   *,
   vocabulary: Sequence[str] | None = None,
 ) -> tables.Table:
-  """Turns a trained layer into its artefact, and writes it if it is compact.
+  """Turns a trained layer into its artefact, and writes it.
 
   Args:
     layer: The layer, changed in place: out of training, and rounded to the type
@@ -306,9 +346,8 @@ def store_embedding(
   layer.eval()
   embeddings.round_layer(layer, options)
   table = embeddings.stored_table(layer, options)
-  if options.embedding != "full":
-    dataclasses.replace(table, vocabulary=vocabulary).save(path)
-    check_file(path, layer)
+  dataclasses.replace(table, vocabulary=vocabulary).save(path)
+  check_file(path, layer)
   return table
 
 

@@ -44,6 +44,7 @@ def test_the_short_list():
   assert LAYERS == [
     "AnchorEmbed",
     "DPQEmbed",
+    "FixedCodeEmbed",
     "HashEmbed",
     "KDEmbed",
     "LowRankEmbed",

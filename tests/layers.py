@@ -48,7 +48,7 @@ class Layer:
 
   @property
   def has_rows(self) -> bool:
-    return self.kind not in ("HashEmbed", "QREmbed")
+    return self.kind not in ("FixedCodeEmbed", "HashEmbed", "QREmbed")
 
   @property
   def has_norm(self) -> bool:
@@ -65,6 +65,10 @@ def _anchors(row_bits, **options):
   return Layer("AnchorEmbed", options, edge, row_bits, num_shared=6 * F)
 
 
+def _cooling(count):
+  return 0.5 / (1 + jnp.asarray(count).astype(jnp.float32))
+
+
 def _codes(kind, num_shared, row_bits=8, **options):
   options = {"code_length": 4, "codebook_size": 4, **options}
   edge = {"code_length": 1, "codebook_size": 2, "temperature": 1e-3}
@@ -73,6 +77,12 @@ def _codes(kind, num_shared, row_bits=8, **options):
 
 _kd = functools.partial(_codes, "KDEmbed")
 _dpq = functools.partial(_codes, "DPQEmbed")
+
+
+def _fixed(num_shared, row_bits=8, **options):
+  options = {"code_length": 4, "codebook_size": 4, **options}
+  edge = {"code_length": 1, "codebook_size": 2}
+  return Layer("FixedCodeEmbed", options, edge, row_bits, num_shared)
 
 
 def _buckets(kind, num_shared, **options):
@@ -93,10 +103,44 @@ LAYERS = {
   "kd_gumbel": _kd(4 * 4 * F, relaxation="gumbel", temperature=0.5),
   "kd_shared": _kd(4 * F, shared_codebook=True),
   "kd_no_norm": _kd(4 * 5 * F, 16, codebook_size=5, logit_norm=False),
+  "kd_mlp": _kd(
+    4 * 4 * 6 + (6 * 6 + 2 * 6) + 7 * F,
+    composition="mlp",
+    hidden=6,
+    num_layers=2,
+    entropy_weight=0.3,
+  ),
+  "kd_lstm": _kd(
+    4 * 4 * 3 + (8 * 20 + 20 + 2 * 5) + 6 * F,
+    composition="lstm",
+    code_features=3,
+    hidden=5,
+    temperature=_cooling,
+  ),
+  "kd_output_norm": _kd(4 * 4 * F + F, output_norm=True),
+  # Wider code vectors than embeddings are folded to the latter in a table.
+  "kd_output_norm_linear": _kd(
+    4 * 4 * F + F, output_norm=True, composition="linear", code_features=9
+  ),
   "dpq_softmax": _dpq(4 * F),
   "dpq_nearest": _dpq(4 * F, relaxation="nearest"),
   "dpq_shared": _dpq(F, shared_codebook=True, temperature=0.3),
   "dpq_no_norm": _dpq(4 * F, relaxation="nearest", score_norm=False),
+  "dpq_tied": _dpq(4 * F, tied=True),
+  "dpq_untied_nearest": _dpq(
+    4 * F,
+    relaxation="nearest",
+    tied=False,
+    codebook_weight=0.7,
+    commitment_weight=0.3,
+  ),
+  "dpq_schedule": _dpq(4 * F, temperature=_cooling),
+  "fixed_sum": _fixed(4 * 4 * F),
+  # Random digits share more than learned ones: more values, to fit as well.
+  "fixed_concat": _fixed(8 * F, 16, codebook_size=8, composition="concat"),
+  "fixed_linear": _fixed(
+    4 * 4 * 5 + 5 * F, composition="linear", code_features=5
+  ),
   "low_rank": Layer("LowRankEmbed", {"rank": 3}, {"rank": 1}, 3 * 32, 3 * F),
   "hash": _buckets("HashEmbed", 2 * 7 * F, num_buckets=7),
   "qr_product": _buckets("QREmbed", (4 + 6) * F, num_buckets=6),
@@ -124,6 +168,12 @@ def make_eval(name: str, **options: Any) -> Any:
   if LAYERS[name].has_norm:
     layer.norm.mean[...] += 0.01 * normal(4)
     layer.norm.variance[...] *= 0.02
+  if LAYERS[name].options.get("output_norm"):
+    layer.outer_norm.norm.mean[...] += 0.01 * normal(F)
+    layer.outer_norm.norm.variance[...] *= 0.02
+  if getattr(layer, "inner_norm", None) is not None:
+    layer.inner_norm.mean[...] += 0.01
+    layer.inner_norm.variance[...] *= 0.03
   layer.eval()
   return layer
 
@@ -161,7 +211,7 @@ def variables_of(layer: nnx.Module) -> dict[str, Any]:
   """Returns the variables of an NNX layer, as Linen has them."""
   collections = {
     "params": nnx.Param,
-    "codes": nn.Code,
+    "codes": (nn.Code, nn.FixedCode),
     "batch_stats": nnx.BatchStat,
   }
   dicts = {
@@ -259,7 +309,8 @@ def estimated_vectors(
     scores = params["logits"][ids]
   else:
     queries = params["queries"][ids].reshape(len(ids), length, -1)
-    scores = _query_scores(queries, params.get("keys"), books)
+    keys = jnp.broadcast_to(params.get("keys", books), books.shape)
+    scores = _query_scores(queries, keys, options.get("relaxation"))
   if LAYERS[name].has_norm:
     mean = jnp.mean(scores, axis=(0, 1), keepdims=True)
     variance = jnp.mean(jnp.square(scores - mean), axis=(0, 1), keepdims=True)
@@ -267,24 +318,94 @@ def estimated_vectors(
   scores += noise
   hard = jax.nn.one_hot(jnp.argmax(scores, -1), size)
   if options.get("relaxation") == "nearest":
-    chosen = jnp.einsum("njk,jkw->njw", hard, books)
-    auxiliary = jnp.mean(jnp.square(chosen - jax.lax.stop_gradient(queries)))
-    parts = queries + jax.lax.stop_gradient(chosen - queries)
+    parts, auxiliary = _nearest_estimate(queries, hard, books, params, options)
   else:
-    soft = jax.nn.softmax(scores / options.get("temperature", 1.0))
+    temperature = options.get("temperature", 1.0)
+    temperature = temperature(0) if callable(temperature) else temperature
+    soft = jax.nn.softmax(scores / temperature)
     choice = soft + jax.lax.stop_gradient(hard - soft)
-    auxiliary = jnp.zeros(())
+    entropy = -jnp.mean(jnp.sum(soft * jnp.log(soft), axis=-1))
+    auxiliary = options.get("entropy_weight", 0.0) * entropy
     parts = jnp.einsum("njk,jkw->njw", choice, books)
-  is_concat = "queries" in params or options.get("composition") == "concat"
-  vectors = parts.reshape(len(ids), -1) if is_concat else parts.sum(axis=1)
+  if "queries" in params:
+    return parts.reshape(len(ids), -1), auxiliary
+  return compose_slowly(parts, params, options), auxiliary
+
+
+def compose_slowly(
+  parts: jax.Array, params: Mapping[str, Any], options: Mapping[str, Any]
+) -> jax.Array:
+  """Composes code vectors [size, code_length, width] by the definitions."""
+  composition = options.get("composition", "sum")
+  vectors = parts.sum(axis=1)
+  if composition == "concat":
+    vectors = parts.reshape(len(parts), -1)
+  if composition == "mlp":
+    vectors = _residual_layers(vectors, params)
+  if composition == "lstm":
+    vectors = _mean_lstm(parts, params)
+  if options.get("output_norm") and composition == "linear":
+    vectors = _batch_normalized(vectors)
   if "projection" in params:
     vectors = vectors @ params["projection"]
-  return vectors, auxiliary
+  if "bias" in params:
+    vectors = vectors + params["bias"][None]
+  if options.get("output_norm"):
+    norm = params["outer_norm"]
+    normalized = _batch_normalized(vectors)
+    vectors = norm["scale"][None] * normalized + norm["bias"][None]
+  return vectors
 
 
-def _query_scores(queries, keys, books):
-  if keys is not None:
-    keys = jnp.broadcast_to(keys, books.shape)
+def _batch_normalized(vectors):
+  deviations = vectors - jnp.mean(vectors, axis=0, keepdims=True)
+  variance = jnp.mean(jnp.square(deviations), axis=0, keepdims=True)
+  return deviations / jnp.sqrt(variance + 1e-3)
+
+
+def _residual_layers(sums, params):
+  hidden = jnp.maximum(sums + params["biases"][:1], 0)
+  for i, kernel in enumerate(params.get("kernels", ())):
+    inner = hidden @ kernel + params["biases"][i + 1][None]
+    hidden = hidden + jnp.maximum(inner, 0)
+  return hidden
+
+
+def _mean_lstm(parts, params):
+  hidden, cell = (
+    jnp.tile(state[None], (len(parts), 1)) for state in params["states"]
+  )
+  outputs = []
+  for j in range(parts.shape[1]):
+    inputs = jnp.concatenate([parts[:, j], hidden], axis=1)
+    gates = inputs @ params["kernels"] + params["biases"][None]
+    enter, forget, new, leave = jnp.split(gates, 4, axis=1)
+    sigmoid = lambda x: 1 / (1 + jnp.exp(-x))
+    cell = sigmoid(forget) * cell + sigmoid(enter) * jnp.tanh(new)
+    hidden = sigmoid(leave) * jnp.tanh(cell)
+    outputs.append(hidden)
+  return sum(outputs) / len(outputs)
+
+
+def _query_scores(queries, keys, relaxation):
+  if relaxation != "nearest":
     return jnp.einsum("njw,jkw->njk", queries, keys)
-  differences = queries[:, :, None] - books[None]
+  differences = queries[:, :, None] - keys[None]
   return -jnp.sum(jnp.square(differences), axis=-1)
+
+
+def _nearest_estimate(queries, hard, books, params, options):
+  """Returns the parts of DPQ-VQ, and the losses of its keys and queries."""
+  stop = jax.lax.stop_gradient
+  keys = jnp.broadcast_to(params.get("keys", books), books.shape)
+  key = jnp.einsum("njk,jkw->njw", hard, keys)
+  codebook_loss = jnp.mean(jnp.square(key - stop(queries)))
+  commitment_loss = jnp.mean(jnp.square(queries - stop(key)))
+  auxiliary = (
+    options.get("codebook_weight", 1.0) * codebook_loss
+    + options.get("commitment_weight", 0.0) * commitment_loss
+  )
+  chosen = jnp.einsum("njk,jkw->njw", hard, books)
+  if "keys" not in params:  # Tied values learn from this loss alone.
+    chosen = stop(chosen)
+  return chosen + queries - stop(queries), auxiliary

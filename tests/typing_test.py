@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor_codes import typing
-from anchor_codes.nn import dpq_embed, kd_embed
+from anchor_codes.nn import kd_embed
+from anchor_codes.ops import quantization
 
 
 def test_option_sets_agree_with_their_literal_types():
   assert get_args(typing.Composition) == typing.COMPOSITIONS
   assert get_args(typing.Penalty) == typing.PENALTIES
-  relaxations = {*kd_embed.RELAXATIONS, *dpq_embed.RELAXATIONS}
+  relaxations = {*kd_embed.RELAXATIONS, *quantization.RELAXATIONS}
   assert set(get_args(typing.Relaxation)) == relaxations
 
 
@@ -147,6 +148,31 @@ def test_num_code_bits_is_the_least_number_of_bits(codebook_size):
 def test_codebook_sizes_out_of_range(function, codebook_size, text):
   with pytest.raises(ValueError, match=text):
     function(codebook_size)
+
+
+@pytest.mark.parametrize(
+  ("composition", "hidden", "expected"),
+  [("mlp", None, 12), ("mlp", 5, 5), ("lstm", 7, 7), ("sum", None, 0)],
+)
+def test_hidden_width(composition, hidden, expected):
+  assert typing.hidden_width(composition, 12, hidden=hidden) == expected
+
+
+def test_code_vectors_of_an_mlp_are_as_wide_as_its_layers():
+  assert typing.code_width("mlp", 12, 5, hidden=3) == 3
+  assert typing.code_width("mlp", 12, 5, code_features=12) == 12
+  assert typing.code_width("lstm", 12, 5, code_features=4, hidden=3) == 4
+
+
+@pytest.mark.parametrize("composition", ["sum", "concat", "linear"])
+def test_only_two_compositions_have_a_network(composition):
+  options = {"code_features": 4, "hidden": 5, "num_layers": 3}
+  assert typing.network_shapes(composition, **options) == {}
+
+
+def test_a_single_layer_has_no_kernel():
+  shapes = typing.network_shapes("mlp", code_features=4, hidden=4)
+  assert shapes == {"biases": (1, 4)}
 
 
 @pytest.mark.parametrize(

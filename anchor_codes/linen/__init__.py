@@ -13,17 +13,25 @@ from anchor_codes.linen.base import CompactEmbed
 from anchor_codes.linen.baselines import HashEmbed, LowRankEmbed, QREmbed
 from anchor_codes.linen.centroid_norm import CentroidNorm
 from anchor_codes.linen.dpq_embed import DPQEmbed
+from anchor_codes.linen.fixed_code_embed import FixedCodeEmbed
+from anchor_codes.linen.guided_embed import GuidedEmbed
 from anchor_codes.linen.kd_embed import KDEmbed
+from anchor_codes.linen.output_norm import OutputNorm
 from anchor_codes.linen.stochastic_sharing import StochasticSharing
+from anchor_codes.linen.temperature import Temperature
 
 __all__ = [
   "AnchorEmbed",
   "CentroidNorm",
   "CompactEmbed",
   "DPQEmbed",
+  "FixedCodeEmbed",
+  "GuidedEmbed",
   "HashEmbed",
   "KDEmbed",
   "LowRankEmbed",
+  "OutputNorm",
   "QREmbed",
   "StochasticSharing",
+  "Temperature",
 ]

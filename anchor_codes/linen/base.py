@@ -9,9 +9,10 @@ from flax import linen
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
-from anchor_codes.ops import indexing
+from anchor_codes.ops import indexing, lookups
 
 Dtype = jax.typing.DTypeLike
+check_finite_rows = lookups.check_finite_rows
 Ids = Int[Array, "*batch"]
 Vectors = Float[Array, "*batch features"]
 Scores = Float[Array, "*batch num_embeddings"]

@@ -50,3 +50,8 @@ class CentroidNorm(linen.Module):
     if track and mutable and not self.is_initializing():
       self.mean.value, self.variance.value = moments
     return scores
+
+  def affine(self) -> normalization.Affine:
+    """Returns what the normalisation is out of training."""
+    moments = normalization.Moments(self.mean.value, self.variance.value)
+    return normalization.normalization_affine(moments, epsilon=self.epsilon)

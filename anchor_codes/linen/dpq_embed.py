@@ -7,12 +7,17 @@ from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
 from anchor_codes.linen import base, centroid_norm
+from anchor_codes.linen import temperature as tempering
 from anchor_codes.ops import codes as code_ops
-from anchor_codes.ops import indexing, lookups
+from anchor_codes.ops import indexing, lookups, normalization, quantization
 
 
 class DPQEmbed(base.CompactEmbed, kw_only=True):
   """Linen twin of :class:`anchor_codes.nn.DPQEmbed`.
+
+  Starts and revivals of codebooks are functions of its variables:
+  :func:`anchor_codes.ops.start_entries` and
+  :func:`anchor_codes.ops.revive_entries`.
 
   >>> import jax
   >>> embed = DPQEmbed(100, 8, code_length=4, codebook_size=16)
@@ -26,7 +31,10 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
   codebook_size: int
   shared_codebook: bool = False
   relaxation: typing.Relaxation = "softmax"
-  temperature: float = 1.0
+  tied: bool | None = None
+  temperature: float | typing.Schedule = 1.0
+  codebook_weight: float = 1.0
+  commitment_weight: float = 0.0
   score_norm: bool = True
   deterministic: bool = False
 
@@ -35,8 +43,13 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
       code_length=self.code_length,
       codebook_size=self.codebook_size,
       relaxation=self.relaxation,
-      allowed=("softmax", "nearest"),
+      allowed=quantization.RELAXATIONS,
       temperature=self.temperature,
+    )
+    quantization.check_quantization_options(
+      relaxation=self.relaxation,
+      codebook_weight=self.codebook_weight,
+      commitment_weight=self.commitment_weight,
     )
     width = typing.code_width("concat", self.features, self.code_length)
     size = self.codebook_size
@@ -45,37 +58,47 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
     self.queries = self._normal("queries", std, rows, self.features)
     self.codebooks = self._normal("codebooks", std, books, size, width)
     self.keys = None
-    if self.relaxation == "softmax":
+    if not self._is_tied:
       self.keys = self._normal("keys", std, books, size, width)
     self.norm = centroid_norm.CentroidNorm(size) if self.score_norm else None
+    self.tempering = tempering.Temperature(self.temperature)
 
   def auxiliary_loss(self, inputs: Any) -> Float[Array, ""]:
-    """Returns what draws codebooks to queries, for 'nearest'; zero else."""
+    """Returns what draws keys and queries to each other; 0 for 'softmax'."""
     if self.relaxation != "nearest":
       return super().auxiliary_loss(inputs)
     queries, inside = lookups.gather(self.queries, self._as_ids(inputs))
-    scores = self._scores(
-      queries, deterministic=self.deterministic, where=inside, track=False
-    )
-    return lookups.quantization_loss(
-      queries, scores, self.codebooks, where=inside
+    scores = self._scores(queries, where=inside, track=False)
+    return quantization.quantization_loss(
+      queries,
+      scores,
+      self._keys,
+      codebook_weight=self.codebook_weight,
+      commitment_weight=self.commitment_weight,
+      where=inside,
     )
 
   def codes(self) -> Int[Array, "num_embeddings code_length"]:
     """Returns the code of each symbol, as it is used out of training."""
-    return code_ops.assign_codes(self._scores(self.queries, deterministic=True))
+    lookups.check_finite_rows("queries", self.queries)
+    options = {}
+    if self.norm is not None:
+      mean, variance = self.norm.mean.value, self.norm.variance.value
+      options["moments"] = normalization.Moments(mean, variance)
+      options["epsilon"] = self.norm.epsilon
+    return quantization.query_codes(
+      self.queries, self._keys, relaxation=self.relaxation, **options
+    )
 
   def _lookup(self, ids: base.Ids) -> base.Vectors:
     queries, inside = lookups.gather(self.queries, ids)
-    scores = self._scores(
-      queries, deterministic=self.deterministic, where=inside
-    )
-    vectors = lookups.quantize(
+    vectors = quantization.quantize(
       queries,
-      scores,
+      self._scores(queries, where=inside),
       self.codebooks,
       relaxation=self.relaxation,
-      temperature=self.temperature,
+      temperature=self.tempering(deterministic=self.deterministic),
+      tied=self._is_tied,
     )
     size = self.num_embeddings
     return indexing.nan_outside(vectors, ids, num_embeddings=size)
@@ -87,10 +110,20 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
     codes, codebooks = np.asarray(self.codes()), np.asarray(self.codebooks)
     return tables.CodeTable.from_codes(codes, codebooks, composition="concat")
 
+  @property
+  def _is_tied(self) -> bool:
+    return self.relaxation == "nearest" if self.tied is None else self.tied
+
+  @property
+  def _keys(self) -> Float[Array, "#code_length codebook_size code_features"]:
+    return self.codebooks if self.keys is None else self.keys
+
   def _scores(
-    self, queries: base.Vectors, *, deterministic: bool, **options: Any
+    self, queries: base.Vectors, **options: Any
   ) -> Float[Array, "*batch code_length codebook_size"]:
-    scores = lookups.query_scores(queries, self.codebooks, self.keys)
+    scores = quantization.query_scores(
+      queries, self._keys, relaxation=self.relaxation
+    )
     if self.norm is None:
       return scores
-    return self.norm(scores, deterministic=deterministic, **options)
+    return self.norm(scores, deterministic=self.deterministic, **options)

@@ -9,9 +9,12 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
-from anchor_codes.ops import indexing
+from anchor_codes.ops import indexing, lookups
 
 Dtype = jax.typing.DTypeLike
+
+# Here for the layers: before rows become codes, which hide a `nan`.
+check_finite_rows = lookups.check_finite_rows
 
 
 class RowParam(nnx.Param):
@@ -23,6 +26,11 @@ class Code(nnx.Variable):
   """Integers with one record for each symbol; no gradient reaches them."""
 
 
+@nnx.register_variable_name("given")
+class GivenRow(nnx.Variable):
+  """Given floats with one record for each symbol, which are not trained."""
+
+
 def is_row(path: tuple[Any, ...], variable: Any) -> bool:
   """Tells whether a variable has one record for each symbol.
 
@@ -30,8 +38,14 @@ def is_row(path: tuple[Any, ...], variable: Any) -> bool:
   ``flax.nnx.Embed`` counts as rows too.
   """
   kind = getattr(variable, "type", type(variable))
-  rows = issubclass(kind, RowParam | Code)
+  rows = issubclass(kind, RowParam | Code | GivenRow)
   return rows or path[-1] == "embedding"
+
+
+def is_trained_row(path: tuple[Any, ...], variable: Any) -> bool:
+  """Tells whether a variable is a row, see :func:`is_row`, that is trained."""
+  kind = getattr(variable, "type", type(variable))
+  return is_row(path, variable) and issubclass(kind, nnx.Param)
 
 
 class CompactEmbed(nnx.Module):

@@ -15,7 +15,8 @@ class CentroidNorm(nnx.Module):
   batch, and move the stored ones; otherwise the stored ones are used.
 
   Args:
-    codebook_size: Number of entries of a codebook.
+    codebook_size: Number of entries of a codebook; or of features, to
+      normalise vectors over a batch.
     momentum: Share of the stored moments that stays at a step.
     epsilon: Added to the variance.
   """
@@ -62,3 +63,8 @@ class CentroidNorm(nnx.Module):
     if track and not deterministic:
       self.mean[...], self.variance[...] = moments
     return scores
+
+  def affine(self) -> normalization.Affine:
+    """Returns what the normalisation is out of training."""
+    moments = normalization.Moments(self.mean[...], self.variance[...])
+    return normalization.normalization_affine(moments, epsilon=self.epsilon)

@@ -79,28 +79,31 @@ def product_kmeans(
   *,
   code_length: int,
   codebook_size: int,
+  shared_codebook: bool = False,
   num_iterations: int = 25,
   weights: Float[Array, " num_points"] | None = None,
 ) -> tuple[
-  Float[Array, "code_length codebook_size code_features"],
+  Float[Array, "#code_length codebook_size code_features"],
   UInt[Array, "num_points code_length"],
 ]:
   """Quantises points part by part (product quantisation).
 
   Splits the features into `code_length` equal parts and runs :func:`kmeans` on
-  each (Jegou et al., TPAMI 2011).
+  each (Jegou et al., TPAMI 2011), or on all of them together.
 
   Args:
     key: Random key.
     points: What to quantise; `code_length` must divide its features.
     code_length: Number of parts.
-    codebook_size: Centroids for each part, from 2 to the number of points.
+    codebook_size: Centroids of a codebook, from 2 to the number of points, or
+      for a shared one to the number of their parts.
+    shared_codebook: Whether all parts share one codebook.
     num_iterations: Steps of Lloyd's algorithm.
     weights: Non-negative weight of each point, 1 by default.
 
   Returns:
-    Codebooks, and codes in the smallest unsigned type, for the composition
-    ``"concat"``.
+    Codebooks, a single one if it is shared, and codes in the smallest unsigned
+    type, for the composition ``"concat"``.
 
   Raises:
     ValueError: If an option is out of range.
@@ -111,20 +114,26 @@ def product_kmeans(
   >>> print(codebooks.shape, codes.shape, codes.dtype)
   (2, 2, 1) (4, 2) uint8
   """
-  _check("codebook_size", codebook_size, num_iterations, points)
+  chex.assert_rank(points, 2)
   num_points, features = points.shape
   check_at_least("code_length", code_length, 1)
   check_divisible("features", features, "code_length", code_length)
   parts = points.reshape(num_points, code_length, features // code_length)
+  point_weights = _as_weights(weights, points)
+  if shared_codebook:
+    # The parts are so many more points, at a single position.
+    parts = parts.reshape(num_points * code_length, 1, parts.shape[-1])
+    point_weights = jnp.repeat(point_weights, code_length)
+  _check("codebook_size", codebook_size, num_iterations, parts[:, 0])
   clusters = _product_kmeans(
-    jax.random.split(key, code_length),
+    jax.random.split(key, parts.shape[1]),
     jnp.moveaxis(wide(parts), 1, 0),
-    _as_weights(weights, points),
+    point_weights,
     codebook_size,
     num_iterations,
   )
-  codes = clusters.assignments.T.astype(code_dtype(codebook_size))
-  return clusters.centroids, codes
+  codes = clusters.assignments.T.reshape(num_points, code_length)
+  return clusters.centroids, codes.astype(code_dtype(codebook_size))
 
 
 def residual_kmeans(

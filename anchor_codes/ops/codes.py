@@ -2,13 +2,21 @@
 
 import functools
 import operator
+from collections.abc import Mapping
+from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt
 
 from anchor_codes.bits import pack_codes, unpack_codes
-from anchor_codes.ops.compositions import check_composition, project
+from anchor_codes.ops.compositions import (
+  SUMMED,
+  check_composition,
+  combine,
+  finish,
+)
 from anchor_codes.ops.reductions import wide
 from anchor_codes.ops.scores import position_scores
 from anchor_codes.typing import check_integer_ids, code_dtype
@@ -16,11 +24,15 @@ from anchor_codes.typing import check_integer_ids, code_dtype
 __all__ = [
   "assign_codes",
   "attend_codes",
+  "combine_codes",
   "decode_codes",
   "lookup_codes",
+  "nonfinite_rows",
   "pack_codes",
   "unpack_codes",
 ]
+
+_BLOCK = 4096  # Rows decoded at a time where all of them are scored.
 
 
 def assign_codes(
@@ -79,36 +91,90 @@ def lookup_codes(
   return jnp.take(stacked, rows, axis=0, mode="fill")
 
 
-def decode_codes(
+def nonfinite_rows(
+  rows: Float[Array, " num_embeddings *shape"],
+) -> Int[Array, ""]:
+  """Counts the rows that have a value that is no finite number.
+
+  An argmax picks a ``nan`` without a word, so count before codes are trusted;
+  cheap enough for every few steps of a training.
+
+  Args:
+    rows: One record for each symbol: logits or queries.
+
+  Returns:
+    The number of rows with a ``nan`` or an infinity.
+
+  >>> print(nonfinite_rows(jnp.array([[0.0, 1.0], [jnp.nan, jnp.inf]])))
+  1
+  """
+  axes = tuple(range(1, rows.ndim))
+  return jnp.sum(~jnp.all(jnp.isfinite(rows), axis=axes))
+
+
+def combine_codes(
   codes: Int[Array, "*batch code_length"],
   codebooks: Float[Array, "#code_length codebook_size code_features"],
   composition: str,
-  *,
-  projection: Float[Array, "code_features features"] | None = None,
-  bias: Float[Array, " features"] | None = None,
-) -> Float[Array, "*batch features"]:
-  r"""Turns codes into embeddings.
+) -> Float[Array, "*batch_and_width"]:
+  """Looks code vectors up and combines them, before a network or projection.
 
-  Definition: :math:`e = f(W_{1 c_1}, \dots, W_{D c_D})` (KD codes; Chen et
-  al., ICML 2018) with the composition :math:`f` of
-  :func:`~anchor_codes.ops.compositions.compose`. A sum is accumulated position
-  by position, in at least float32, so that ``[..., code_length,
-  code_features]`` is never stored.
+  Equals :func:`~anchor_codes.ops.compositions.combine` of
+  :func:`lookup_codes`. A sum is accumulated position by position, in at least
+  float32, so that ``[..., code_length, code_features]`` is never stored.
 
   Args:
     codes: Digits in ``[0, codebook_size)``; any other one gives ``nan``.
     codebooks: Code vectors; a leading axis of 1 shares one codebook among all
       positions.
-    composition: ``"sum"``, ``"concat"`` or ``"linear"``.
-    projection: Matrix of the composition ``"linear"``.
+    composition: One of the five of
+      :func:`~anchor_codes.ops.compositions.compose`.
+
+  Returns:
+    Sums, vectors side by side, or vectors in order, in the type of the
+    codebooks.
+
+  >>> codebooks = jnp.array([[[1.0], [2.0]], [[30.0], [40.0]]])
+  >>> print(combine_codes(jnp.array([1, 0]), codebooks, "mlp"))
+  [32.]
+  """
+  if composition not in SUMMED:
+    return combine(lookup_codes(codes, codebooks), composition)
+  _check(codes, codebooks)
+  return _sum_taken(codebooks, codes, axis=-3).astype(codebooks.dtype)
+
+
+def decode_codes(
+  codes: Int[Array, "*batch code_length"],
+  codebooks: Float[Array, "#code_length codebook_size code_features"],
+  composition: str,
+  *,
+  projection: Float[Array, "width features"] | None = None,
+  bias: Float[Array, " features"] | None = None,
+  network: Mapping[str, Float[Array, "..."]] | None = None,
+) -> Float[Array, "*batch features"]:
+  r"""Turns codes into embeddings.
+
+  Definition: :math:`e = f(W_{1 c_1}, \dots, W_{D c_D})` (KD codes; Chen et
+  al., ICML 2018) with the composition :math:`f` of
+  :func:`~anchor_codes.ops.compositions.compose`.
+
+  Args:
+    codes: Digits in ``[0, codebook_size)``; any other one gives ``nan``.
+    codebooks: Code vectors; a leading axis of 1 shares one codebook among all
+      positions.
+    composition: ``"sum"``, ``"concat"``, ``"linear"``, ``"mlp"`` or
+      ``"lstm"``.
+    projection: Matrix of the last three.
     bias: Added to every embedding.
+    network: Arrays of the last two.
 
   Returns:
     One embedding for each code, in the type of the codebooks.
 
   Raises:
     ValueError: For codes that are not integers, an unknown composition, or
-      unless a projection is given exactly for ``"linear"``.
+      unless the arrays are exactly those of the composition.
 
   >>> codebooks = jnp.array([[[1.0], [2.0]], [[30.0], [40.0]]])
   >>> codes = jnp.array([[0, 0], [1, 0]])
@@ -119,15 +185,14 @@ def decode_codes(
   [[31.]
    [32.]]
   """
-  check_composition(composition, projection)
-  if composition == "concat":
-    vectors = lookup_codes(codes, codebooks)
-    *batch, code_length, code_features = vectors.shape
-    combined = vectors.reshape(*batch, code_length * code_features)
-  else:
-    _check(codes, codebooks)
-    combined = _sum_taken(codebooks, codes, axis=-3).astype(codebooks.dtype)
-  return project(combined, projection, bias)
+  check_composition(composition, projection, network)
+  return finish(
+    combine_codes(codes, codebooks, composition),
+    composition,
+    projection=projection,
+    bias=bias,
+    network=network,
+  )
 
 
 def attend_codes(
@@ -136,23 +201,27 @@ def attend_codes(
   codebooks: Float[Array, "#code_length codebook_size code_features"],
   composition: str,
   *,
-  projection: Float[Array, "code_features features"] | None = None,
+  projection: Float[Array, "width features"] | None = None,
   bias: Float[Array, " features"] | None = None,
+  network: Mapping[str, Float[Array, "..."]] | None = None,
 ) -> Float[Array, "*batch num_embeddings"]:
-  r"""Scores a query against all embeddings without decoding them.
+  r"""Scores a query against all embeddings, without the full table.
 
   Definition: :math:`\langle q, e_i \rangle = \sum_j S_{j c_{ij}} +
   \langle q, b \rangle` with one small table :math:`S_j` of scores for each
-  position ("asymmetric distance computation"; Jegou et al., TPAMI 2011).
+  position ("asymmetric distance computation"; Jegou et al., TPAMI 2011). The
+  compositions with a network are not linear: their embeddings are decoded in
+  blocks, and once more for a gradient.
 
   Args:
     query: Vectors of the width of the embeddings.
     codes: The code of each embedding; a digit out of range gives ``nan``.
     codebooks: Code vectors; a leading axis of 1 shares one codebook among all
       positions.
-    composition: ``"sum"``, ``"concat"`` or ``"linear"``.
-    projection: Matrix of the composition ``"linear"``.
+    composition: As for :func:`decode_codes`.
+    projection: As for :func:`decode_codes`.
     bias: The bias of the embeddings.
+    network: As for :func:`decode_codes`.
 
   Returns:
     The inner products with :func:`decode_codes` of all codes, in the type of
@@ -166,8 +235,11 @@ def attend_codes(
   >>> print(attend_codes(jnp.array([1.0, 0.1]), codes, codebooks, "concat"))
   [4. 5.]
   """
-  check_composition(composition, projection)
+  check_composition(composition, projection, network)
   _check(codes, codebooks)
+  if network:
+    arrays = {"projection": projection, "bias": bias, "network": network}
+    return _attend_blocks(query, codes, codebooks, composition, arrays)
   tables = position_scores(
     query,
     codebooks,
@@ -177,8 +249,24 @@ def attend_codes(
   )
   scores = _sum_taken(tables, codes, axis=-2)
   if bias is not None:
-    scores = scores + jnp.expand_dims(wide(query @ bias), -1)
+    scores = scores + jnp.expand_dims(wide(query) @ wide(bias), -1)
   return scores.astype(query.dtype)
+
+
+def _attend_blocks(
+  query: Array,
+  codes: Array,
+  codebooks: Array,
+  composition: str,
+  arrays: dict[str, Any],
+) -> Array:
+  @jax.checkpoint  # Or a gradient would need the vectors of all blocks.
+  def score(code: Array) -> Array:
+    vector = decode_codes(code, codebooks, composition, **arrays)
+    return wide(query) @ wide(vector)
+
+  scores = jax.lax.map(score, codes, batch_size=_BLOCK)
+  return jnp.moveaxis(scores, 0, -1).astype(query.dtype)
 
 
 def _sum_taken(tables, codes, axis):

@@ -8,18 +8,19 @@ The layers keep the parameters and the moments; the steps are here.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
+from jax import core
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from anchor_codes import typing
 from anchor_codes.ops import (
   codes,
   compositions,
+  dropout,
   graphs,
   indexing,
-  losses,
   normalization,
   relaxations,
-  scores,
   transitions,
 )
 
@@ -102,106 +103,41 @@ def normalize_centroids(
   return values, moved
 
 
-def query_scores(
-  queries: Float[Array, "*batch features"],
-  codebooks: Float[Array, "#code_length codebook_size code_features"],
-  keys: Float[Array, "#code_length codebook_size code_features"] | None = None,
-) -> Float[Array, "*batch code_length codebook_size"]:
-  r"""Scores codebook entries against the parts of queries.
-
-  Definition (DPQ; Chen et al., ICML 2020): :math:`\langle q_j, K_{jk} \rangle`
-  with keys (DPQ-SX), :math:`-\|q_j - V_{jk}\|^2` without (DPQ-VQ).
-
-  Args:
-    queries: Vectors to cut into parts as wide as a codebook entry.
-    codebooks: The values.
-    keys: What the queries are compared with; the values if None.
-
-  Returns:
-    Larger is closer; at least float32.
-
-  >>> codebooks = jnp.array([[[0.0], [1.0]]])
-  >>> print(query_scores(jnp.array([0.5, 2.0]), codebooks))
-  [[-0.25 -0.25]
-   [-4.   -1.  ]]
-  """
-  parts = _parts(queries, codebooks)
-  if keys is None:
-    return scores.squared_distance_scores(parts, codebooks)
-  return scores.dot_scores(parts, keys)
-
-
-def quantize(
-  queries: Float[Array, "*batch features"],
-  values: Float[Array, "*batch code_length codebook_size"],
+def combine_best(
+  key: PRNGKeyArray | None,
+  logits: Float[Array, "*batch code_length codebook_size"],
   codebooks: Float[Array, "#code_length codebook_size code_features"],
   *,
-  relaxation: str,
-  temperature: float | Float[Array, ""] = 1.0,
-) -> Float[Array, "*batch features"]:
-  """Replaces the parts of queries by their best values, differentiably.
-
-  The two estimators of DPQ (Chen et al., ICML 2020).
+  temperature: float | Float[Array, ""],
+  composition: str,
+  rate: float = 0.0,
+) -> Float[Array, "*batch_and_width"]:
+  """Combines the vectors of the best digits, all of them or some.
 
   Args:
-    queries: Vectors to quantise.
-    values: Scores of the entries, normalised or not.
-    codebooks: The values.
-    relaxation: 'softmax', as
-      :func:`~anchor_codes.ops.relaxations.straight_through_decode`, or
-      'nearest', as :func:`~anchor_codes.ops.relaxations.nearest_lookup`.
-    temperature: Positive temperature of 'softmax'.
+    key: Random key; None to keep all digits.
+    logits: Scores of the entries of each codebook.
+    codebooks: Code vectors; a leading axis of 1 shares one codebook.
+    temperature: Positive temperature of the backward pass.
+    composition: As for
+      :func:`~anchor_codes.ops.relaxations.straight_through_combine`.
+    rate: Probability that a digit is dropped.
 
   Returns:
-    The concatenation of the chosen values.
+    The stage of a composition before its network and projection.
 
-  Raises:
-    ValueError: If the relaxation is neither, or the temperature not positive.
-
-  >>> queries, codebooks = jnp.array([0.4, 2.0]), jnp.array([[[0.0], [1.0]]])
-  >>> values = query_scores(queries, codebooks)
-  >>> print(quantize(queries, values, codebooks, relaxation="nearest"))
-  [0. 1.]
+  >>> logits, codebooks = jnp.array([[1.0, 2.0]]), jnp.array([[[3.0], [4.0]]])
+  >>> print(combine_best(None, logits, codebooks, temperature=1.0,
+  ...                    composition="sum"))
+  [4.]
   """
-  typing.check_choice("relaxation", relaxation, ("softmax", "nearest"))
-  if relaxation == "softmax":
-    return relaxations.straight_through_decode(
-      values, codebooks, temperature, "concat"
+  if key is None:
+    return relaxations.straight_through_combine(
+      logits, codebooks, temperature, composition
     )
-  parts = _parts(queries, codebooks)
-  chosen = relaxations.nearest_lookup(parts, codebooks, values)
-  return compositions.compose(chosen, "concat")
-
-
-def quantization_loss(
-  queries: Float[Array, "*batch features"],
-  values: Float[Array, "*batch code_length codebook_size"],
-  codebooks: Float[Array, "#code_length codebook_size code_features"],
-  *,
-  where: Bool[Array, "*batch"] | None = None,
-) -> Float[Array, ""]:
-  r"""Draws the chosen values to the queries.
-
-  Definition (DPQ-VQ; Chen et al., ICML 2020): the mean of
-  :math:`(\mathrm{sg}(q) - V_c)^2`, see
-  :func:`~anchor_codes.ops.losses.codebook_loss`.
-
-  Args:
-    queries: Vectors to quantise.
-    values: Scores of the entries.
-    codebooks: The values, which alone get a gradient.
-    where: Mask of the queries that count, all by default.
-
-  Returns:
-    The mean.
-
-  >>> queries, codebooks = jnp.array([0.5, 2.0]), jnp.array([[[0.0], [1.0]]])
-  >>> values = query_scores(queries, codebooks)
-  >>> print(quantization_loss(queries, values, codebooks))
-  0.625
-  """
-  chosen = codes.decode_codes(codes.assign_codes(values), codebooks, "concat")
-  return losses.codebook_loss(queries, chosen, where=where)
+  vectors = relaxations.straight_through_lookup(logits, codebooks, temperature)
+  vectors = dropout.drop_digits(key, vectors, rate)
+  return compositions.combine(vectors, composition)
 
 
 def exchange_ids(
@@ -249,7 +185,7 @@ def check_code_options(
   codebook_size: int,
   relaxation: str,
   allowed: tuple[str, ...],
-  temperature: float,
+  temperature: float | typing.Schedule,
 ) -> None:
   """Raises `ValueError` unless the options of learned codes are valid.
 
@@ -267,7 +203,52 @@ def check_code_options(
   typing.check_at_least("code_length", code_length, 1)
   typing.check_codebook_size(codebook_size)
   typing.check_choice("relaxation", relaxation, allowed)
-  relaxations.check_temperature(temperature)
+  if not callable(temperature):
+    relaxations.check_temperature(temperature)
+
+
+def check_regularizers(*, entropy_weight: float, code_dropout: float) -> None:
+  """Raises `ValueError` unless what regularises codes is in range.
+
+  >>> check_regularizers(entropy_weight=-1.0, code_dropout=0.0)
+  Traceback (most recent call last):
+  ...
+  ValueError: `entropy_weight` must be finite and at least 0, got -1.0.
+  """
+  if not 0 <= entropy_weight < float("inf"):
+    raise ValueError(
+      f"`entropy_weight` must be finite and at least 0, got {entropy_weight}."
+    )
+  dropout.check_dropout("code_dropout", code_dropout)
+
+
+def check_finite_rows(
+  name: str, rows: Float[Array, " num_embeddings *shape"]
+) -> None:
+  """Raises `ValueError` if rows hold `nan` or infinity, and says which.
+
+  An argmax would choose codes of them without a word. Under a transformation
+  nothing is checked.
+
+  Args:
+    name: What the rows are, for the error.
+    rows: One record for each symbol.
+
+  >>> check_finite_rows("logits", jnp.array([[0.0], [jnp.nan]]))
+  Traceback (most recent call last):
+  ...
+  ValueError: `logits` must be finite, got nan or infinity for 1 of 2 symbols...
+  """
+  if isinstance(rows, core.Tracer) or not codes.nonfinite_rows(rows):
+    return
+  values = np.asarray(rows)
+  finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+  bad = np.flatnonzero(~finite)
+  ids = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+  raise ValueError(
+    f"`{name}` must be finite, got nan or infinity for {len(bad)} of "
+    f"{len(values)} symbols: ids {ids}."
+  )
 
 
 def check_sharing_options(
@@ -297,10 +278,3 @@ def check_sharing_options(
       "`graph` must have one node for each embedding, got "
       f"{graph.num_nodes} nodes and {num_embeddings} embeddings."
     )
-
-
-def _parts(queries, codebooks):
-  *batch, features = queries.shape
-  width = codebooks.shape[-1]
-  # No -1: the batch may be empty.
-  return jnp.reshape(queries, (*batch, features // width, width))

@@ -25,6 +25,18 @@ from anchor_codes.ops.reductions import masked_mean, wide
 from anchor_codes.typing import check_rate
 
 
+class Affine(NamedTuple):
+  """The map of each feature that a normalisation is out of training.
+
+  Attributes:
+    scale: Factor of each feature.
+    offset: Added to each feature after that.
+  """
+
+  scale: Float[Array, " features"]
+  offset: Float[Array, " features"]
+
+
 class Moments(NamedTuple):
   """Statistics of the scores of each codebook entry.
 
@@ -141,3 +153,63 @@ def update_moments(
     for before, batch in zip(old, new, strict=True)
   )
   return Moments(mean, variance)
+
+
+def scale_and_shift(
+  vectors: Float[Array, "*batch features"],
+  scale: Float[Array, " features"],
+  bias: Float[Array, " features"],
+) -> Float[Array, "*batch features"]:
+  r"""Ends a batch normalisation, :math:`\gamma \odot x + \beta`.
+
+  Definition (Ioffe and Szegedy, ICML 2015).
+
+  Args:
+    vectors: Normalised vectors.
+    scale: The trained :math:`\gamma`.
+    bias: The trained :math:`\beta`.
+
+  Returns:
+    Vectors in the type of the scale.
+
+  >>> print(scale_and_shift(jnp.ones(2), jnp.array([2.0, 3.0]), jnp.ones(2)))
+  [3. 4.]
+  """
+  chex.assert_shape([scale, bias], vectors.shape[-1:])
+  scaled = wide(vectors) * jnp.broadcast_to(wide(scale), vectors.shape)
+  shifted = scaled + jnp.broadcast_to(wide(bias), vectors.shape)
+  return shifted.astype(scale.dtype)
+
+
+def normalization_affine(
+  moments: Moments,
+  *,
+  scale: Float[Array, " features"] | None = None,
+  bias: Float[Array, " features"] | None = None,
+  epsilon: float = 1e-3,
+) -> Affine:
+  r"""Returns the map that a normalisation with stored moments is.
+
+  Definition: :math:`x \mapsto \gamma (x - \mu) / \sqrt{\sigma^2 +
+  \epsilon} + \beta`.
+
+  Args:
+    moments: Stored mean and variance.
+    scale: The trained :math:`\gamma`, ones if None.
+    bias: The trained :math:`\beta`, zeros if None.
+    epsilon: As for :func:`normalize_scores`.
+
+  Returns:
+    Factor and offset of each feature, at least float32.
+
+  >>> moments = Moments(jnp.array([2.0]), jnp.array([3.0]))
+  >>> factor, offset = normalization_affine(moments, epsilon=1.0)
+  >>> print(factor, offset)
+  [0.5] [-1.]
+  """
+  mean, variance = moments
+  factor = jax.lax.rsqrt(wide(variance) + epsilon)
+  if scale is not None:
+    factor = factor * wide(scale)
+  offset = -mean * factor
+  return Affine(factor, offset if bias is None else offset + wide(bias))

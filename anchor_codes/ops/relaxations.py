@@ -11,6 +11,7 @@ picks the first ``nan``, and make the gradient ``nan``.
 """
 
 import functools
+from collections.abc import Mapping
 
 import chex
 import jax
@@ -18,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from anchor_codes.ops.codes import decode_codes, lookup_codes
+from anchor_codes.ops.codes import combine_codes, lookup_codes
+from anchor_codes.ops.compositions import check_composition, finish
 from anchor_codes.ops.reductions import wide
 from anchor_codes.ops.scores import position_scores
 
@@ -138,47 +140,92 @@ def straight_through_decode(
   temperature: float | Float[Array, ""],
   composition: str,
   *,
-  projection: Float[Array, "code_features features"] | None = None,
+  projection: Float[Array, "width features"] | None = None,
   bias: Float[Array, " features"] | None = None,
+  network: Mapping[str, Float[Array, "..."]] | None = None,
 ) -> Float[Array, "*batch features"]:
   r"""Composes the embeddings of the best codes, differentiably.
 
   Equals ``compose(softmax_codes(logits) @ codebooks)`` in value and gradient
-  (KD codes; Chen et al., ICML 2018) without building the one-hot codes: the
-  forward pass is :func:`~anchor_codes.ops.codes.decode_codes`, the codebooks
-  get the gradient of the chosen rows alone, and the logits that of the softmax,
-  :math:`dz_j = p_j \odot (s_j - \langle p_j, s_j \rangle) / \tau` with
-  :math:`s_{jk} = \langle g, \partial e / \partial y_{jk} \rangle`.
+  (KD codes; Chen et al., ICML 2018) without building the one-hot codes: see
+  :func:`straight_through_combine`, which is followed by the network and the
+  projection.
 
   Args:
     logits: Scores of the entries of each codebook.
     codebooks: Code vectors; a leading axis of 1 shares one codebook among all
       positions.
     temperature: The scalar :math:`\tau > 0`.
-    composition: ``"sum"``, ``"concat"`` or ``"linear"``.
-    projection: Matrix of the composition ``"linear"``.
+    composition: ``"sum"``, ``"concat"``, ``"linear"``, ``"mlp"`` or
+      ``"lstm"``.
+    projection: Matrix of the last three.
     bias: Added to every embedding.
+    network: Arrays of the last two.
 
   Returns:
     One embedding for each row of logits, in the type of the codebooks.
 
   Raises:
     ValueError: If the temperature is a number that is not positive, for an
-      unknown composition, or unless a projection is given exactly for
-      ``"linear"``.
+      unknown composition, or unless the arrays are exactly those of the
+      composition.
 
   >>> logits = jnp.array([[1.0, 2.0], [3.0, 0.0]])
   >>> codebooks = jnp.array([[[1.0], [2.0]], [[30.0], [40.0]]])
   >>> print(straight_through_decode(logits, codebooks, 1.0, "sum"))
   [32.]
   """
-  chex.assert_axis_dimension(codebooks, 1, logits.shape[-1])
-  vectors = decode_codes(
-    _argmax(logits), codebooks, composition, projection=projection, bias=bias
+  check_composition(composition, projection, network)
+  return finish(
+    straight_through_combine(logits, codebooks, temperature, composition),
+    composition,
+    projection=projection,
+    bias=bias,
+    network=network,
   )
-  temperature = check_temperature(temperature)
-  arrays = (logits, codebooks, projection, temperature)
-  return _attach_logits(composition, vectors, arrays)
+
+
+def straight_through_combine(
+  logits: Float[Array, "*batch code_length codebook_size"],
+  codebooks: Float[Array, "#code_length codebook_size code_features"],
+  temperature: float | Float[Array, ""],
+  composition: str,
+) -> Float[Array, "*batch_and_width"]:
+  r"""Combines the vectors of the best codes, differentiably.
+
+  The stage of a composition before its network and projection: the forward
+  pass is :func:`~anchor_codes.ops.codes.combine_codes`, the codebooks get the
+  gradient of the chosen rows alone, and the logits that of the softmax,
+  :math:`dz_j = p_j \odot (s_j - \langle p_j, s_j \rangle) / \tau` with
+  :math:`s_{jk} = \langle g, \partial m / \partial y_{jk} \rangle` for the
+  gradient :math:`g` of what is returned, :math:`m`.
+
+  Args:
+    logits: Scores of the entries of each codebook.
+    codebooks: Code vectors; a leading axis of 1 shares one codebook among all
+      positions.
+    temperature: The scalar :math:`\tau > 0`.
+    composition: As for :func:`straight_through_decode`.
+
+  Returns:
+    A sum, or vectors side by side or in order, as
+    :func:`~anchor_codes.ops.compositions.combine`.
+
+  Raises:
+    ValueError: If the temperature is a number that is not positive.
+
+  >>> logits = jnp.array([[1.0, 2.0], [3.0, 0.0]])
+  >>> codebooks = jnp.array([[[1.0], [2.0]], [[30.0], [40.0]]])
+  >>> print(straight_through_combine(logits, codebooks, 1.0, "linear"))
+  [32.]
+  """
+  if composition == "lstm":
+    return straight_through_lookup(logits, codebooks, temperature)
+  chex.assert_axis_dimension(codebooks, 1, logits.shape[-1])
+  vectors = combine_codes(_argmax(logits), codebooks, composition)
+  arrays = (logits, codebooks, check_temperature(temperature))
+  kind = "concat" if composition == "concat" else "sum"
+  return _attach_logits(kind, vectors, arrays)
 
 
 def straight_through_lookup(
@@ -210,7 +257,7 @@ def straight_through_lookup(
   >>> print(straight_through_lookup(logits, codebooks, 1.0))
   [[0. 1.]]
   """
-  vectors = straight_through_decode(logits, codebooks, temperature, "concat")
+  vectors = straight_through_combine(logits, codebooks, temperature, "concat")
   return vectors.reshape(*logits.shape[:-1], codebooks.shape[-1])
 
 
@@ -312,7 +359,7 @@ _softmax_codes.defvjp(_softmax_codes_fwd, _softmax_codes_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attach_logits(composition, vectors, arrays):
-  """Gives composed vectors the gradient of the softmax of their logits."""
+  """Gives combined vectors the gradient of the softmax of their logits."""
   del composition, arrays
   return vectors
 
@@ -322,16 +369,12 @@ def _attach_logits_fwd(composition, vectors, arrays):
 
 
 def _attach_logits_bwd(composition, arrays, cotangent):
-  logits, codebooks, projection, temperature = arrays
+  logits, codebooks, temperature = arrays
   scores = position_scores(
-    cotangent,
-    codebooks,
-    composition,
-    code_length=logits.shape[-2],
-    projection=projection,
+    cotangent, codebooks, composition, code_length=logits.shape[-2]
   )
   logits_cotangent = _softmax_vjp(logits, temperature, scores)
-  return cotangent, (logits_cotangent, None, None, None)
+  return cotangent, (logits_cotangent, None, None)
 
 
 _attach_logits.defvjp(_attach_logits_fwd, _attach_logits_bwd)

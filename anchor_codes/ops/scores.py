@@ -83,7 +83,7 @@ def position_scores(
 ) -> Float[Array, "*batch #code_length codebook_size"]:
   r"""Scores what each digit adds to a composed vector, against a vector.
 
-  The compositions are linear, so :math:`\langle v, e \rangle = \sum_j
+  These compositions are linear, so :math:`\langle v, e \rangle = \sum_j
   S_{j c_j}` for the vector :math:`e` of a code :math:`c` (without bias).
   These are the tables :math:`S` ("asymmetric distance computation"; Jegou et
   al., TPAMI 2011). They are the gradient with respect to the one-hot codes,
@@ -92,7 +92,7 @@ def position_scores(
   Args:
     vectors: Vectors of the width of the composed ones.
     codebooks: Code vectors; a leading axis of 1 shares one codebook.
-    composition: ``"sum"``, ``"concat"`` or ``"linear"``.
+    composition: ``"sum"``, ``"concat"`` or ``"linear"``, which are linear.
     code_length: Number of positions.
     projection: Matrix of the composition ``"linear"``.
 

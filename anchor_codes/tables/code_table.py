@@ -8,7 +8,7 @@ import numpy as np
 
 from anchor_codes import bits
 from anchor_codes.accounting import code_row_bits
-from anchor_codes.tables import base
+from anchor_codes.tables import base, compositions
 from anchor_codes.typing import COMPOSITIONS, check_choice, num_code_bits
 
 
@@ -23,7 +23,13 @@ class CodeTable(base.Table):
   * 'concat': :math:`e_i = [w_1, \dots, w_D] + b`, code_length * code_features
     wide;
   * 'sum': :math:`e_i = \sum_j w_j + b`, code_features wide;
-  * 'linear': :math:`e_i = (\sum_j w_j) P + b`.
+  * 'linear': :math:`e_i = (\sum_j w_j) P + b`;
+  * 'mlp': :math:`e_i = h_L P + b` after residual layers :math:`h_1 =
+    r(\sum_j w_j + b_1)`, :math:`h_l = h_{l-1} + r(h_{l-1} W_l + b_l)` with
+    :math:`r(x) = \max(x, 0)`;
+  * 'lstm': :math:`e_i = (\frac{1}{D} \sum_j h_j) P + b` with :math:`[i, f, g,
+    o] = [w_j, h_{j-1}] W + b_1`, :math:`c_j = \sigma(f) c_{j-1} + \sigma(i)
+    \tanh(g)` and :math:`h_j = \sigma(o) \tanh(c_j)`.
 
   Attributes:
     codebooks: Vectors [code_length, codebook_size, code_features], float32 or
@@ -32,9 +38,16 @@ class CodeTable(base.Table):
       [num_embeddings, ceil(code_length * ceil(log2(codebook_size)) / 8)].
     code_length: Number of digits.
     codebook_size: Number of values that a digit can take, 2 to 65536.
-    composition: 'concat', 'sum' or 'linear'.
-    projection: P [code_features, features]; for 'linear' only.
+    composition: 'concat', 'sum', 'linear', 'mlp' or 'lstm'.
+    projection: P [code_features, features], or for 'lstm' [hidden, features];
+      for the last three only.
     bias: b [features], or None for zeros.
+    kernels: For 'mlp' with more than one layer, W_2 to W_L [num_layers - 1,
+      code_features, code_features]; for 'lstm' W [code_features + hidden,
+      4 * hidden].
+    biases: For 'mlp', b_1 to b_L [num_layers, code_features]; for 'lstm' b_1
+      [4 * hidden].
+    states: For 'lstm', where h and c start [2, hidden].
     vocabulary: One different string for each row, or None.
 
   Raises:
@@ -53,7 +66,14 @@ class CodeTable(base.Table):
 
   kind: ClassVar[str] = "codes"
   _ROWS: ClassVar = ("packed",)
-  _SHARED: ClassVar = ("codebooks", "projection", "bias")
+  _SHARED: ClassVar = (
+    "codebooks",
+    "projection",
+    "bias",
+    "kernels",
+    "biases",
+    "states",
+  )
   _OPTIONS: ClassVar = {
     "code_length": int,
     "codebook_size": int,
@@ -68,6 +88,9 @@ class CodeTable(base.Table):
   composition: str
   projection: np.ndarray | None = None
   bias: np.ndarray | None = None
+  kernels: np.ndarray | None = None
+  biases: np.ndarray | None = None
+  states: np.ndarray | None = None
 
   @classmethod
   def from_codes(
@@ -76,19 +99,18 @@ class CodeTable(base.Table):
     codebooks: Any,
     *,
     composition: str,
-    projection: Any = None,
-    bias: Any = None,
     vocabulary: Sequence[str] | None = None,
+    **arrays: Any,
   ) -> Self:
     """Packs codes into a table.
 
     Args:
       codes: Integers [num_embeddings, code_length].
       codebooks: Vectors [code_length or 1, codebook_size, code_features].
-      composition: 'concat', 'sum' or 'linear'.
-      projection: P [code_features, features]; for 'linear' only.
-      bias: b [features], or None for zeros.
+      composition: 'concat', 'sum', 'linear', 'mlp' or 'lstm'.
       vocabulary: One different string for each row, or None.
+      **arrays: `projection`, `bias`, `kernels`, `biases` and `states` of the
+        table, as far as it has them.
 
     Raises:
       ValueError: If a digit is out of range, or something does not fit.
@@ -104,9 +126,8 @@ class CodeTable(base.Table):
       code_length=codes.shape[1],
       codebook_size=codebook_size,
       composition=composition,
-      projection=projection,
-      bias=bias,
       vocabulary=vocabulary,
+      **arrays,
     )
 
   @property
@@ -116,7 +137,7 @@ class CodeTable(base.Table):
 
   @property
   def num_params(self) -> int:
-    """Numbers in the codebooks, the projection and the bias."""
+    """Numbers in the codebooks and what follows them."""
     return sum(self.tensors[n].size for n in self._SHARED if n in self.tensors)
 
   def _validate(self, verify: bool) -> None:
@@ -125,11 +146,7 @@ class CodeTable(base.Table):
     packed = base.as_array("packed", self.packed, ndim=2, dtypes=("uint8",))
     self._set(codebooks=codebooks, packed=packed, num_embeddings=len(packed))
     self._check_codes()
-    self._set(features=self._check_projection())
-    if self.bias is not None:
-      bias = base.as_array("bias", self.bias, ndim=1)
-      base.check_shape("bias", bias, (self.features,), "the other arrays")
-      self._set(bias=bias)
+    self._check_arrays()
     if verify:
       self._check_digits()
 
@@ -142,24 +159,21 @@ class CodeTable(base.Table):
     shape = (1 if positions == 1 else length, size, code_features)
     base.check_shape("codebooks", self.codebooks, shape, other)
 
-  def _check_projection(self) -> int:
-    """Checks the projection; returns the width of the vectors."""
-    code_features = self.codebooks.shape[2]
-    if (self.composition == "linear") != (self.projection is not None):
-      raise ValueError(
-        "`projection` must be given for composition 'linear', and only for "
-        f"it, got composition {self.composition!r}."
-      )
-    if self.composition == "concat":
-      return self.code_length * code_features
-    if self.projection is None:
-      return code_features
-    projection = base.as_array("projection", self.projection, ndim=2)
-    shape = (code_features, projection.shape[1])
-    other = f"`codebooks` {self.codebooks.shape}"
-    base.check_shape("projection", projection, shape, other)
-    self._set(projection=projection)
-    return shape[1]
+  def _check_arrays(self) -> None:
+    """Checks what follows the codebooks; sets the width of the vectors."""
+    given = {name: getattr(self, name) for name in self._SHARED[1:]}
+    width = self.codebooks.shape[2]
+    arrays = compositions.check_arrays(
+      self.composition,
+      given,
+      code_features=width,
+      code_length=self.code_length,
+    )
+    if arrays["projection"] is not None:
+      width = arrays["projection"].shape[1]
+    elif self.composition == "concat":
+      width *= self.code_length
+    self._set(**arrays, features=width)
 
   def _check_digits(self) -> None:
     if self.codebook_size == 2 ** num_code_bits(self.codebook_size):
@@ -174,17 +188,23 @@ class CodeTable(base.Table):
 
   def _compose(self, ids: np.ndarray) -> np.ndarray:
     vectors = self.codebooks.reshape(-1, self.codebooks.shape[2])
-    if self.composition == "concat":
-      composed = vectors.take(self._addresses(ids, vectors), axis=0)
-      composed = composed.reshape(len(ids), -1).astype(np.float32, copy=False)
+    if self.composition in ("concat", "lstm"):
+      combined = vectors.take(self._addresses(ids, vectors), axis=0)
+      combined = combined.astype(np.float32, copy=False)
     else:
-      composed = self._sum(ids, vectors)
-    if self.projection is not None:
-      composed = composed @ self.projection.astype(np.float32)
-    return composed if self.bias is None else composed + self.bias
+      combined = self._sum(ids, vectors)
+    if self.composition == "concat":
+      combined = combined.reshape(len(ids), self.features)
+    arrays = {name: self.tensors[name] for name in self._after_codebooks}
+    return compositions.finish(combined, self.composition, arrays)
 
   def _score_shared(self, queries: np.ndarray) -> np.ndarray:
-    """Returns the score of each codebook vector, one position after another."""
+    """Returns the score of each codebook vector, one position after another.
+
+    A network is not linear: its vectors are composed, then scored.
+    """
+    if self.biases is not None:
+      return super()._score_shared(queries)
     size, parts = queries.shape[1], queries
     if self.projection is not None:
       parts = self.projection.astype(np.float32) @ queries
@@ -197,7 +217,13 @@ class CodeTable(base.Table):
     return scores.reshape(len(scores) * self.codebook_size, size)
 
   def _score_rows(self, ids: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    if self.biases is not None:
+      return super()._score_rows(ids, shared)
     return self._sum(ids, shared)
+
+  @property
+  def _after_codebooks(self) -> list[str]:
+    return [name for name in self._SHARED[1:] if name in self.tensors]
 
   def _sum(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Sums one vector for each digit: of the codebooks, or their scores."""

@@ -30,6 +30,7 @@ from anchor_codes.training.rows import (
   unique_ids,
   update_rows,
 )
+from anchor_codes.training.schedules import temperature_schedule
 
 __all__ = [
   "AnchorController",
@@ -54,6 +55,7 @@ __all__ = [
   "run_chunks",
   "scale_by_row_adagrad",
   "scatter_rows",
+  "temperature_schedule",
   "unique_ids",
   "update_rows",
 ]

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 
 from anchor_codes import nn
 from anchor_codes.ops import indexing
+from experiments.models import lstm, softmax
 
-Carry = list[tuple[Array, Array]]
+Carry = list[lstm.State]
 
 
 def uniform(key: Array, shape: tuple[int, ...], scale: float) -> Array:
@@ -20,7 +21,7 @@ def uniform(key: Array, shape: tuple[int, ...], scale: float) -> Array:
 
 
 class LSTMLayer(nnx.Module):
-  """One LSTM layer; the products with the inputs are taken all at once."""
+  """One layer of :func:`experiments.models.lstm.lstm`."""
 
   def __init__(
     self, features: int, hidden: int, *, scale: float, rngs: nnx.Rngs
@@ -34,22 +35,16 @@ class LSTMLayer(nnx.Module):
     self.bias = nnx.Param(jnp.zeros(4 * hidden))
 
   def __call__(
-    self, inputs: Float[Array, "time batch features"], carry: tuple
-  ) -> tuple[tuple, Float[Array, "time batch hidden"]]:
+    self, inputs: Float[Array, "time batch features"], carry: lstm.State
+  ) -> tuple[lstm.State, Float[Array, "time batch hidden"]]:
     """Runs over the time axis, from `carry`."""
-    kernel = self.hidden_kernel[...]
-    terms = inputs @ self.input_kernel[...] + self.bias[...][None, None]
-
-    def cell(carry, term):
-      hidden, memory = carry
-      gates = term + hidden @ kernel
-      write, forget, candidate, read = jnp.split(gates, 4, axis=-1)
-      memory = jax.nn.sigmoid(forget) * memory
-      memory += jax.nn.sigmoid(write) * jnp.tanh(candidate)
-      hidden = jax.nn.sigmoid(read) * jnp.tanh(memory)
-      return (hidden, memory), hidden
-
-    return jax.lax.scan(cell, carry, terms)
+    return lstm.lstm(
+      inputs,
+      carry,
+      input_kernel=self.input_kernel[...],
+      hidden_kernel=self.hidden_kernel[...],
+      bias=self.bias[...],
+    )
 
 
 class Output(nn.CompactEmbed):
@@ -216,9 +211,11 @@ def full_nll(
   targets: Int[Array, "time batch"],
 ) -> Float[Array, "time batch"]:
   """Returns the negative log likelihood of each target, over all words."""
-  logits = model.logits(hidden)
-  chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits, axis=-1) - chosen
+  # One long axis of rows is the fastest. The batch goes first: where devices
+  # share it, each keeps its own rows.
+  rows = hidden.swapaxes(0, 1).reshape(-1, hidden.shape[-1])
+  nll = softmax.softmax_nll(model.logits(rows), targets.T.ravel())
+  return nll.reshape(targets.shape[::-1]).T
 
 
 def sampled_nll(

@@ -170,12 +170,10 @@ class RecommendingTest(parameterized.TestCase):
     paths = [
       self.folder / "run" / f"{n}.safetensors" for n in ("users", "items")
     ]
-    self.assertEqual([p.exists() for p in paths], [kind != "full"] * 2)
-    if kind != "full":
-      stored = [tables.load(path) for path in paths]
-      self.assertEqual(sum(t.nbytes for t in stored), result.embedding_bytes)
-      names = [DATA.user_names, DATA.item_names]
-      self.assertEqual([t.vocabulary for t in stored], names)
+    stored = [tables.load(path) for path in paths]
+    self.assertEqual(sum(t.nbytes for t in stored), result.embedding_bytes)
+    names = [DATA.user_names, DATA.item_names]
+    self.assertEqual([t.vocabulary for t in stored], names)
 
   def test_learns_what_is_to_be_learned(self):
     result = self.run_one(embedding="anchors", epochs=20, l2=0.001)

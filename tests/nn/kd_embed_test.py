@@ -14,7 +14,7 @@ from flax import nnx
 
 from anchor_codes import nn
 from anchor_codes.ops import codes as code_ops
-from anchor_codes.ops import compositions, metrics
+from anchor_codes.ops import folding, metrics
 
 CODEBOOK = [[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]]
 UPSTREAM = jnp.array([[1.0, -1.0]])
@@ -191,7 +191,7 @@ def test_a_linear_composition_folds_into_its_codebooks():
     projection=_normal(64, 20, seed=2),
   )
   table = call(layer, jnp.arange(60))
-  folded = compositions.fold_linear(layer.codebooks[...], layer.projection[...])
+  folded = folding.fold_linear(layer.codebooks[...], layer.projection[...])
   np.testing.assert_allclose(
     code_ops.decode_codes(codes(layer), folded, "sum"),
     table,

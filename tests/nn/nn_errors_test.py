@@ -93,7 +93,8 @@ OPTIONS = [
   (
     "KDEmbed",
     {"composition": "mean"},
-    "`composition` must be one of 'sum', 'concat', 'linear', got 'mean'.",
+    "`composition` must be one of 'sum', 'concat', 'linear', 'mlp', 'lstm', "
+    "got 'mean'.",
   ),
   (
     "KDEmbed",
@@ -119,13 +120,43 @@ OPTIONS = [
     "KDEmbed",
     {"code_features": 5},
     "`code_features` must be 8 for the composition 'sum', got 5; only "
-    "'linear' takes another width.",
+    "'linear' and 'lstm' take another width.",
   ),
   (
     "KDEmbed",
     {"composition": "concat", "code_features": 8},
     "`code_features` must be 2 for the composition 'concat', got 8; only "
-    "'linear' takes another width.",
+    "'linear' and 'lstm' take another width.",
+  ),
+  (
+    "KDEmbed",
+    {"composition": "mlp", "hidden": 3, "code_features": 4},
+    "`code_features` must be 3 for the composition 'mlp', got 4; only 'linear' "
+    "and 'lstm' take another width.",
+  ),
+  (
+    "KDEmbed",
+    {"hidden": 3},
+    "`hidden` must be None for the composition 'sum', got 3; only 'mlp' and "
+    "'lstm' have hidden layers.",
+  ),
+  ("KDEmbed", {"composition": "mlp", "hidden": 0}, _at_least("hidden", 0)),
+  (
+    "KDEmbed",
+    {"composition": "lstm", "num_layers": 2},
+    "`num_layers` must be 1 for the composition 'lstm', got 2; only 'mlp' "
+    "takes more.",
+  ),
+  ("KDEmbed", {"num_layers": 0}, _at_least("num_layers", 0)),
+  (
+    "KDEmbed",
+    {"entropy_weight": -1.0},
+    "`entropy_weight` must be finite and at least 0, got -1.0.",
+  ),
+  (
+    "KDEmbed",
+    {"code_dropout": 1.0},
+    "`code_dropout` must be at least 0 and below 1, got 1.0.",
   ),
   (
     "KDEmbed",

@@ -189,7 +189,7 @@ def test_codebooks_for_another_length_are_refused(call):
 
 def test_decode_checks_its_options():
   with pytest.raises(ValueError, match="`composition` must be one of"):
-    codes.decode_codes(_digits(2), _normal(0, D, K, W), "mlp")
+    codes.decode_codes(_digits(2), _normal(0, D, K, W), "mean")
   with pytest.raises(ValueError, match="`projection` must be given"):
     codes.decode_codes(_digits(2), _normal(0, D, K, W), "linear")
 
@@ -302,3 +302,10 @@ def test_packing_keeps_what_is_decoded(codebook_size):
     codes.decode_codes(unpacked, codebooks, "concat"),
     codes.decode_codes(digits, codebooks, "concat"),
   )
+
+
+def test_rows_that_are_not_finite_are_counted():
+  rows = jnp.zeros((5, 2, 3)).at[1, 0, 0].set(jnp.nan).at[1, 1, 1].set(jnp.inf)
+  rows = rows.at[4, 1, 2].set(-jnp.inf)
+  assert jax.jit(codes.nonfinite_rows)(rows) == 2
+  assert codes.nonfinite_rows(jnp.ones((3, 4), jnp.bfloat16)) == 0

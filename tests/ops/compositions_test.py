@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from anchor_codes.ops import compositions
+from anchor_codes.ops import compositions, folding
 
 
 def _normal(seed, *shape):
@@ -80,7 +80,7 @@ def test_folding_the_projection_changes_nothing():
   bias = _normal(2, 20)
   digits = jax.random.randint(jax.random.key(3), (50, 3), 0, 4)
   position = jnp.arange(3)[None, :]
-  folded = compositions.fold_linear(codebooks, projection)
+  folded = folding.fold_linear(codebooks, projection)
   before = compositions.compose(
     codebooks[position, digits], "linear", projection=projection, bias=bias
   )
@@ -92,5 +92,5 @@ def test_folding_the_projection_changes_nothing():
 
 
 def test_folding_a_shared_codebook_keeps_it_shared():
-  folded = compositions.fold_linear(_normal(0, 1, 4, 3), _normal(1, 3, 7))
+  folded = folding.fold_linear(_normal(0, 1, 4, 3), _normal(1, 3, 7))
   assert folded.shape == (1, 4, 7)

@@ -118,3 +118,34 @@ def test_momentum_is_checked():
 def test_moments_of_another_size_are_refused():
   with pytest.raises(AssertionError, match="shape"):
     normalization.normalize_scores(SCORES, jnp.zeros(3), jnp.ones(3))
+
+
+def test_stored_moments_make_an_affine_map():
+  vectors, moments = (
+    _normal(0, 7, 4),
+    normalization.Moments(_normal(1, 4), jnp.square(_normal(2, 4))),
+  )
+  scale, bias = _normal(3, 4), _normal(4, 4)
+  factor, offset = normalization.normalization_affine(
+    moments, scale=scale, bias=bias
+  )
+  normalized = normalization.normalize_scores(vectors, *moments)
+  np.testing.assert_allclose(
+    vectors * factor[None] + offset[None],
+    normalization.scale_and_shift(normalized, scale, bias),
+    rtol=1e-4,
+    atol=1e-4,
+  )
+  factor, offset = normalization.normalization_affine(moments)
+  np.testing.assert_allclose(
+    vectors * factor[None] + offset[None], normalized, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_scaling_ends_in_the_type_of_the_parameters():
+  scale = jnp.ones(3, jnp.bfloat16)
+  result = normalization.scale_and_shift(jnp.ones((2, 3)), scale, 2 * scale)
+  assert result.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(np.float32(result), 3)
+  with pytest.raises(AssertionError, match="shape"):
+    normalization.scale_and_shift(jnp.ones((2, 3)), scale[:1], scale[:1])

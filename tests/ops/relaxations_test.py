@@ -394,7 +394,7 @@ def test_decode_checks_its_options():
     relaxations.straight_through_decode, logits, codebooks, 1.0
   )
   with pytest.raises(ValueError, match="`composition` must be one of"):
-    decode("lstm")
+    decode("mean")
   with pytest.raises(ValueError, match="`projection` must be given"):
     decode("linear")
 

@@ -123,11 +123,11 @@ def build(codes=None, books=None, composition="sum", **options):
     ({"books": np.zeros((4, 8, 3))}, "`codebooks` must be float32 or"),
     ({"composition": "mean"}, "`composition` must be one of 'sum'"),
     ({"composition": "linear"}, "`projection` must be given for"),
-    ({"projection": floats(3, 5)}, "only for it, got composition 'sum'"),
+    ({"projection": floats(3, 5)}, "only for them, got composition 'sum'"),
     (
       {"composition": "linear", "projection": floats(4, 5)},
-      r"`projection` must have shape \(3, 5\) to fit `codebooks` "
-      r"\(4, 8, 3\), got \(4, 5\)",
+      r"`projection` must have shape \(3, 5\) to fit the composition "
+      r"'linear', got \(4, 5\)",
     ),
     ({"composition": "linear", "projection": floats(3)}, "have 2 axes"),
     ({"bias": floats(4)}, r"`bias` must have shape \(3,\).*got \(4,\)"),

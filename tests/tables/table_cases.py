@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anchor_codes import bits, tables
+from anchor_codes import bits, tables, typing
 
 V = 11  # Rows of all cases.
 WORDS = tuple(f"wörd {i}\n" for i in range(V))
@@ -72,18 +72,66 @@ def codes(
   dense = np.array(chosen).sum(axis=1)
   if composition == "concat":
     dense = np.array(chosen).reshape(V, -1)
-  if composition == "linear":
+  network = _network(composition, dtype)
+  if composition == "mlp":
+    dense = _residual_layers(dense, network)
+  if composition == "lstm":
+    dense = _mean_lstm(np.array(chosen), network)
+    projection = floats(2, 5, seed=1, dtype=dtype)
+  if composition in ("linear", "mlp", "lstm"):
     dense = dense @ projection.astype(float)
   offset = floats(dense.shape[1], seed=2, dtype=dtype) if bias else None
   table = tables.CodeTable.from_codes(
     digits,
     books,
     composition=composition,
-    projection=projection if composition == "linear" else None,
+    projection=None if composition in ("sum", "concat") else projection,
     bias=offset,
+    **network,
     vocabulary=WORDS if bias else None,
   )
   return Case(table, dense if offset is None else dense + offset)
+
+
+def _network(composition: str, dtype: type) -> dict[str, np.ndarray]:
+  shapes = typing.network_shapes(
+    composition, code_features=3, hidden=2, num_layers=3
+  )
+  if composition == "mlp":  # Which is as wide as its code vectors.
+    shapes = {"kernels": (2, 3, 3), "biases": (3, 3)}
+  return {
+    name: floats(*shape, seed=3 + i, dtype=dtype)
+    for i, (name, shape) in enumerate(shapes.items())
+  }
+
+
+def _residual_layers(
+  sums: np.ndarray, network: dict[str, np.ndarray]
+) -> np.ndarray:
+  biases = network["biases"].astype(float)
+  hidden = np.maximum(sums + biases[0], 0)
+  for kernel, bias in zip(network["kernels"], biases[1:], strict=True):
+    hidden = hidden + np.maximum(hidden @ kernel.astype(float) + bias, 0)
+  return hidden
+
+
+def _mean_lstm(
+  vectors: np.ndarray, network: dict[str, np.ndarray]
+) -> np.ndarray:
+  sigmoid = lambda x: 1 / (1 + np.exp(-x))
+  rows = []
+  for row in vectors:
+    hidden, cell = network["states"].astype(float)
+    outputs = []
+    for vector in row:
+      inputs = np.concatenate([vector, hidden])
+      gates = inputs @ network["kernels"].astype(float) + network["biases"]
+      enter, forget, new, leave = np.split(gates, 4)
+      cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(new)
+      hidden = sigmoid(leave) * np.tanh(cell)
+      outputs.append(hidden)
+    rows.append(np.mean(outputs, axis=0))
+  return np.array(rows)
 
 
 def dense(dtype: str) -> Case:
@@ -141,6 +189,11 @@ CASES: dict[str, Callable[[], Case]] = {
   "codes_linear": lambda: codes("linear", codebook_size=16, bias=True),
   "codes_linear_float16": lambda: codes(
     "linear", codebook_size=5, positions=1, bias=True, dtype=np.float16
+  ),
+  "codes_mlp": lambda: codes("mlp", codebook_size=4, bias=True),
+  "codes_lstm": lambda: codes("lstm", codebook_size=5, positions=1),
+  "codes_lstm_float16": lambda: codes(
+    "lstm", codebook_size=9, bias=True, dtype=np.float16
   ),
   "dense_float32": lambda: dense("float32"),
   "dense_float16": lambda: dense("float16"),

@@ -1,0 +1,226 @@
+"""Makes embeddings by codes, and looks after them between epochs."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import numpy as jnp
+from jaxtyping import Array
+
+from anchor_codes import nn, ops, training, typing
+from experiments import codes_files
+from experiments.code_options import CodeOptions
+from experiments.reporting import code_history
+
+KEYS: dict[str, bool | None] = {"default": None, "tied": True, "untied": False}
+"""Whether keys are values; None leaves that to the layer."""
+
+GUIDANCE = {
+  "none": ops.GuidanceWeights(0.0),
+  "online": ops.GuidanceWeights(0.1),
+  "pretrained": ops.GuidanceWeights(1000.0),
+  "autoencoding": ops.GuidanceWeights(1000.0, 100.0, 10.0),
+}
+"""Weights of the guidance of Chen et al. (ICML 2018): for small models online,
+for all with a table given."""
+
+
+class Start(NamedTuple):
+  """What an embedding starts from.
+
+  Attributes:
+    scale: Standard deviation of an entry of the vectors.
+    rngs: Source of randomness.
+    vectors: Given vectors, one for each symbol, where there are some.
+  """
+
+  scale: float
+  rngs: nnx.Rngs
+  vectors: np.ndarray | None = None
+
+
+def make_kd(
+  vocab_size: int, options: Any, start: Start
+) -> nn.KDEmbed | nn.GuidedEmbed:
+  """Makes K-way D-dimensional codes, under guidance if that is asked for."""
+  layer = nn.KDEmbed(
+    vocab_size,
+    options.features,
+    code_length=options.code_length,
+    codebook_size=options.codebook_size,
+    composition=options.composition,
+    code_features=options.code_features or None,
+    hidden=options.code_hidden or None,
+    num_layers=options.code_layers,
+    output_norm=options.output_norm,
+    relaxation=options.relaxation,
+    temperature=make_temperature(options),
+    entropy_weight=options.entropy_weight,
+    code_dropout=options.code_dropout,
+    shared_codebook=options.shared_codebook,
+    scale=start.scale,
+    rngs=start.rngs,
+  )
+  return guide(layer, options, start)
+
+
+def make_dpq(
+  vocab_size: int, options: Any, start: Start
+) -> nn.DPQEmbed | nn.GuidedEmbed:
+  """Makes differentiable product quantisation, under guidance if asked for."""
+  typing.check_choice("keys", options.keys, tuple(KEYS))
+  layer = nn.DPQEmbed(
+    vocab_size,
+    options.features,
+    code_length=options.code_length,
+    codebook_size=options.codebook_size,
+    relaxation=options.relaxation,
+    temperature=make_temperature(options),
+    tied=KEYS[options.keys],
+    commitment_weight=options.commitment_weight,
+    shared_codebook=options.shared_codebook,
+    scale=start.scale,
+    rngs=start.rngs,
+  )
+  return guide(layer, options, start)
+
+
+def make_fixed(
+  vocab_size: int, options: Any, start: Start
+) -> nn.FixedCodeEmbed:
+  """Makes an embedding of given codes: at random, clustered, or of a file."""
+  return nn.FixedCodeEmbed(
+    vocab_size,
+    options.features,
+    given_codes=given_codes(vocab_size, options, start),
+    code_length=options.code_length,
+    codebook_size=options.codebook_size,
+    composition=options.composition,
+    code_features=options.code_features or None,
+    hidden=options.code_hidden or None,
+    num_layers=options.code_layers,
+    shared_codebook=options.shared_codebook,
+    scale=start.scale,
+    rngs=start.rngs,
+  )
+
+
+def given_codes(
+  vocab_size: int, options: Any, start: Start
+) -> np.ndarray | None:
+  """Returns the codes that the options ask for, None for random ones."""
+  if options.codes == "random":
+    return None
+  if options.codes == "vectors":
+    _, codes = ops.product_kmeans(
+      start.rngs.params(),
+      jnp.asarray(vectors_of("codes", options, start)),
+      code_length=options.code_length,
+      codebook_size=options.codebook_size,
+    )
+    return np.asarray(codes)
+  return codes_files.read_codes(
+    options.codes,
+    codebook_size=options.codebook_size,
+    num_embeddings=vocab_size,
+  )
+
+
+def guide(layer: Any, options: Any, start: Start) -> Any:
+  """Puts a layer under guidance, if the options ask for it."""
+  typing.check_choice("guidance", options.guidance, tuple(GUIDANCE))
+  if options.guidance == "none":
+    return layer
+  weights, online = GUIDANCE[options.guidance], options.guidance == "online"
+  if options.guide_weight:
+    weights = weights._replace(vectors=options.guide_weight)
+  return nn.GuidedEmbed(
+    layer,
+    guide=None if online else vectors_of("guidance", options, start),
+    rate=options.guide_rate if online else 0.0,
+    weights=weights,
+    scale=start.scale,
+    rngs=start.rngs,
+  )
+
+
+def vectors_of(option: str, options: Any, start: Start) -> np.ndarray:
+  """Returns the given vectors; an option needs them."""
+  if start.vectors is None:
+    raise ValueError(
+      f"`{option}` {getattr(options, option)!r} needs given vectors: set "
+      "`vectors`."
+    )
+  return start.vectors
+
+
+def make_temperature(options: CodeOptions) -> float | typing.Schedule:
+  """Returns the temperature, a number or a schedule."""
+  if options.temperature_schedule == "constant":
+    return options.temperature
+  return training.temperature_schedule(
+    options.temperature_schedule,
+    initial=options.temperature,
+    decay_rate=options.temperature_decay,
+    decay_steps=options.temperature_steps,
+    lowest=options.lowest_temperature,
+  )
+
+
+class CodeCare:
+  """What is done for the codes of a layer between epochs.
+
+  They are measured. Entries that no symbol uses are revived, and fixed codes
+  clustered again, if the options ask for it; never after the last epoch, for
+  what is changed has to be trained.
+
+  Args:
+    options: Options of the embedding, one of `KINDS`.
+  """
+
+  KINDS = ("kd", "dpq", "fixed")
+
+  def __init__(self, options: Any):
+    self.options = options
+    self.history = code_history.CodeHistory(
+      codebook_size=options.codebook_size,
+      shared_codebook=options.shared_codebook,
+    )
+
+  @property
+  def changes_layers(self) -> bool:
+    """Whether there is more to do than to measure."""
+    return self.options.revival or self.options.recluster_epochs > 0
+
+  def __call__(
+    self, layer: Any, key: Array, *, epoch: int, is_last: bool
+  ) -> dict[str, float]:
+    """Measures the codes of a layer, and may change it in place.
+
+    Args:
+      layer: An embedding by codes, maybe under guidance.
+      key: Source of randomness.
+      epoch: Number of the epoch that has ended, from 0.
+      is_last: Whether no epoch follows.
+
+    Returns:
+      Metrics by name. Where some rows are not finite there are no codes to
+      measure: their number is all there is.
+    """
+    if isinstance(layer, nn.GuidedEmbed):
+      layer = layer.embed
+    rows = jax.tree.leaves(nnx.state(layer, nn.is_trained_row))
+    broken = sum(int(ops.nonfinite_rows(leaf)) for leaf in rows)
+    if broken:
+      return {"nonfinite_rows": float(broken)}
+    metrics = self.history.update(layer.codes())
+    if is_last:
+      return metrics
+    every = self.options.recluster_epochs
+    if isinstance(layer, nn.FixedCodeEmbed):
+      if every and (epoch + 1) % every == 0:
+        metrics["recluster_error"] = layer.recluster(key)
+    elif self.options.revival:
+      metrics["revived_codes"] = float(layer.revive(key))
+    return metrics

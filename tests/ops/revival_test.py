@@ -1,0 +1,200 @@
+"""Tests of bringing back codebook entries that no symbol chooses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import layers
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from anchor_codes.ops import normalization, quantization, revival
+from anchor_codes.ops.entries import Entries
+
+V, L, K, W = 600, 3, 16, 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+  with layers.quick_compilation():
+    yield
+
+
+def _normal(*shape, seed=0):
+  return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def _moments(size=K):
+  return normalization.Moments(jnp.zeros(size), jnp.ones(size))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _codes(queries, entries, relaxation):
+  keys = entries.codebooks if entries.keys is None else entries.keys
+  return quantization.query_codes(
+    queries, keys, relaxation=relaxation, moments=entries.moments
+  )
+
+
+def _share(codes, entries):
+  usage = revival.code_usage(codes, codebook_size=entries.codebooks.shape[1])
+  if entries.codebooks.shape[0] == 1:
+    usage = usage.sum(axis=0, keepdims=True)
+  return float(revival.dead_share(usage))
+
+
+@given(arrays(np.int32, (6, 2), elements=st.integers(-1, 4)))
+def test_usage_counts_digits(codes):
+  usage = revival.code_usage(jnp.asarray(codes), codebook_size=4)
+  expected = [[np.sum(codes[:, j] == k) for k in range(4)] for j in range(2)]
+  np.testing.assert_array_equal(usage, expected)
+  share = revival.dead_share(usage)
+  np.testing.assert_allclose(share, np.mean(np.array(expected) == 0))
+
+
+def test_usage_is_weighted():
+  codes = jnp.array([[0, 1], [2, 1], [2, 0]], jnp.uint8)
+  usage = revival.code_usage(
+    codes, codebook_size=3, weights=jnp.array([1.0, 5.0, 0.0])
+  )
+  np.testing.assert_array_equal(usage, [[1, 0, 5], [0, 6, 0]])
+
+
+@pytest.mark.parametrize(
+  ("relaxation", "tied", "books", "has_norm"),
+  [
+    ("softmax", True, L, True),
+    ("softmax", False, 1, False),
+    ("softmax", False, L, True),
+    ("nearest", False, 1, True),
+    ("nearest", True, L, False),
+    ("nearest", True, L, True),
+  ],
+)
+def test_a_few_calls_revive_a_collapsed_table(
+  relaxation, tied, books, has_norm
+):
+  # All keys are equal, and the first one takes it all.
+  queries = 0.5 + jnp.asarray(_normal(V, L * W))
+  keys = jnp.full((books, K, W), 0.3)
+  values = keys if tied else jnp.asarray(_normal(books, K, W, seed=1))
+  moments = _moments() if has_norm else None
+  entries = Entries(values, None if tied else keys, moments)
+  codes = _codes(queries, entries, relaxation)
+  assert _share(codes, entries) == pytest.approx((K - 1) / K)
+  for seed in range(4):
+    if _share(codes, entries) < 0.01:
+      break
+    entries, num_revived = revival.revive_entries(
+      jax.random.key(seed), queries, codes, entries, relaxation=relaxation
+    )
+    assert num_revived == (books * (K - 1) if seed == 0 else num_revived)
+    codes = _codes(queries, entries, relaxation)
+  assert _share(codes, entries) < 0.01
+
+
+def test_values_hardly_change_what_is_embedded():
+  queries = jnp.asarray(_normal(V, L * W))
+  keys = jnp.full((L, K, W), 1e3).at[:, :2].set(_normal(L, 2, W, seed=1))
+  entries = Entries(jnp.asarray(_normal(L, K, W, seed=2)), keys)
+  codes = _codes(queries, entries, "nearest")
+  before = np.asarray(entries.codebooks)[np.arange(L), codes]
+  entries, num_revived = revival.revive_entries(
+    jax.random.key(0), queries, codes, entries, relaxation="nearest"
+  )
+  new_codes = _codes(queries, entries, "nearest")
+  after = np.asarray(entries.codebooks)[np.arange(L), new_codes]
+  assert num_revived == L * (K - 2)
+  assert np.mean(new_codes != np.asarray(codes)) > 0.5
+  assert np.mean(np.all(before == after, axis=-1)) > 0.75
+
+
+def test_nothing_happens_where_nothing_is_dead():
+  queries = jnp.asarray(_normal(V, L * W))
+  entries = Entries(jnp.asarray(_normal(1, K, W, seed=1)))
+  codes = _codes(queries, entries, "nearest")
+  assert _share(codes, entries) == 0
+  revived = revival.revive_entries(
+    jax.random.key(0), queries, codes, entries, relaxation="nearest"
+  )
+  assert revived.num_revived == 0
+  np.testing.assert_array_equal(revived.entries.codebooks, entries.codebooks)
+
+
+def test_entries_in_use_stay_and_moments_are_those_of_the_table():
+  queries = jnp.asarray(_normal(V, L * W))
+  books = jnp.asarray(_normal(L, K, W, seed=1)).at[:, 5:].set(1e3)
+  entries = Entries(books, None, _moments())
+  codes = quantization.query_codes(queries, books, relaxation="nearest")
+  new, num_revived = revival.revive_entries(
+    jax.random.key(0), queries, codes, entries, relaxation="nearest"
+  )
+  assert num_revived == L * (K - 5)
+  np.testing.assert_array_equal(new.codebooks[:, :5], books[:, :5])
+  assert np.abs(new.codebooks[:, 5:]).max() < 10
+  expected = quantization.query_moments(
+    queries, new.codebooks, relaxation="nearest"
+  )
+  np.testing.assert_allclose(new.moments, expected, rtol=1e-5)
+
+
+def test_entries_keep_their_types():
+  queries = jnp.asarray(_normal(50, L * W), jnp.bfloat16)
+  entries = Entries(jnp.ones((L, 4, W), jnp.bfloat16), None, _moments(4))
+  codes = jnp.zeros((50, L), jnp.uint8)
+  new, _ = revival.revive_entries(
+    jax.random.key(0), queries, codes, entries, relaxation="nearest"
+  )
+  assert new.codebooks.dtype == jnp.bfloat16
+  assert new.moments.mean.dtype == jnp.float32
+
+
+def test_an_unknown_relaxation_is_refused():
+  with pytest.raises(ValueError, match="`relaxation` must be one of"):
+    revival.revive_entries(
+      jax.random.key(0),
+      jnp.ones((2, 2)),
+      jnp.zeros((2, 1), jnp.uint8),
+      Entries(jnp.ones((1, 2, 2))),
+      relaxation="gumbel",
+    )
+
+
+@pytest.mark.parametrize(("has_norm", "num_symbols"), [(True, 3), (False, 1)])
+def test_raised_logits_are_chosen(has_norm, num_symbols):
+  logits = jnp.asarray(_normal(V, L, K)).at[:, :, :2].add(9.0)
+  moments = None
+  normalized = lambda logits: logits
+  if has_norm:
+    moments = normalization.Moments(_normal(K, seed=1), _normal(K, seed=2) ** 2)
+    normalized = lambda logits: normalization.normalize_scores(logits, *moments)
+  codes = jnp.argmax(normalized(logits), axis=-1).astype(jnp.uint8)
+  usage = revival.code_usage(codes, codebook_size=K)
+  num_dead = int(np.sum(np.asarray(usage) == 0))
+  assert num_dead > L
+  run = jax.jit(revival.revive_logits, static_argnames="num_symbols")
+  new, num_revived = run(
+    jax.random.key(0), logits, codes, moments=moments, num_symbols=num_symbols
+  )
+  assert num_revived == num_dead
+  new_codes = jnp.argmax(normalized(new), axis=-1)
+  after = revival.code_usage(new_codes, codebook_size=K)
+  assert revival.dead_share(after) == 0
+  np.testing.assert_array_equal(
+    np.asarray(after)[np.asarray(usage) == 0], num_symbols
+  )
+  # One number for each symbol that moves, and no other.
+  assert np.sum(np.asarray(new != logits)) == num_dead * num_symbols
+  margin = np.sort(normalized(new), axis=-1)
+  moved = np.asarray(new_codes) != np.asarray(codes)
+  margin = (margin[..., -1] - margin[..., -2])[moved]
+  np.testing.assert_allclose(margin, 0.1, rtol=1e-2)
+
+
+def test_the_number_of_symbols_is_checked():
+  arguments = jax.random.key(0), jnp.ones((2, 1, 2)), jnp.zeros((2, 1), int)
+  with pytest.raises(ValueError, match="`num_symbols` must be at least 1"):
+    revival.revive_logits(*arguments, num_symbols=0)
