@@ -139,10 +139,12 @@ class TrainingRun(abc.ABC):
           f"{self.workdir} holds the checkpoints of another run: go on with it "
           "by --resume, or choose another --workdir."
         )
-      restored_step, arrays, metadata = checkpointer.restore(self.example)
+      restored_step, arrays, metadata = checkpointer.restore(self._example)
       self._check_config(metadata["config"])
       first = metadata["next_chunk"]
-      state = self.from_checkpoint(arrays, metadata)
+      for name, codes in arrays["codes"].items():
+        self.cares[name].history.codes = np.asarray(codes)
+      state = self.from_checkpoint(arrays["run"], metadata)
     with reporting.MetricsWriter(
       self.workdir, restored_step=restored_step
     ) as writer:
@@ -275,11 +277,21 @@ class TrainingRun(abc.ABC):
     every = self.config.checkpoint_chunks
     if checkpointer and (number + 1) % every == 0:
       arrays, more = self.to_checkpoint(state)
+      # The codes of the last epoch, with which the next one is compared.
+      codes = {name: care.history.codes for name, care in self.cares.items()}
+      codes = {name: c for name, c in codes.items() if c is not None}
       metadata = {
         "config": dataclasses.asdict(self.config),
         "next_chunk": number + 1,
+        "codes": {name: [c.shape, c.dtype.name] for name, c in codes.items()},
       }
+      arrays = {"run": arrays, "codes": codes}
       checkpointer.save(int(state.step), arrays, metadata | more)
+
+  def _example(self, metadata: dict[str, Any]) -> Any:
+    """Returns arrays like those of a whole checkpoint."""
+    codes = {name: np.zeros(*form) for name, form in metadata["codes"].items()}
+    return {"run": self.example(metadata), "codes": codes}
 
   def _check_config(self, saved: dict[str, Any]) -> None:
     """Refuses to go on with other options than the run was started with."""

@@ -1,4 +1,4 @@
-r"""Compares a full table, anchors and low rank in text classifiers.
+r"""Compares a full table, anchors, codes and low rank in text classifiers.
 
   python -m experiments.benchmarks.text_classifiers --data_dir=/path/to/data
 
@@ -63,6 +63,7 @@ _ANCHORS = {
   "stored_dtype": "float16",
   "weight_scale": 0.3,
 }
+_CODES = {"code_length": 32, "codebook_size": 32, "stored_dtype": "float16"}
 _RELATED = {**_ANCHORS, "start": "frequent", "num_anchors": 100}
 
 ROWS: dict[str, Row] = {
@@ -70,6 +71,19 @@ ROWS: dict[str, Row] = {
   "anchors": Row(_ANCHORS, _ROW_RATES),
   "low rank": Row(
     {"embedding": "low_rank", "rank": 10, "stored_dtype": "float16"}, _RATES
+  ),
+  "DPQ softmax": Row(
+    {"embedding": "dpq", "relaxation": "softmax", **_CODES}, _RATES
+  ),
+  "DPQ nearest": Row(
+    {"embedding": "dpq", "relaxation": "nearest", **_CODES}, _RATES
+  ),
+  "KD": Row(
+    {"embedding": "kd", **_CODES, "codebook_size": 16},
+    _RATES,
+  ),
+  "random codes": Row(
+    {"embedding": "fixed", "composition": "concat", **_CODES}, _RATES
   ),
   "anchors of words": Row(_RELATED, _ROW_RATES),
   "anchors of words + FrameNet": Row(

@@ -164,12 +164,7 @@ class TrainingTest(parameterized.TestCase):
     )
     self.assertEqual(whole.metrics, resumed.metrics)
     names = ("whole", "stopped")
-    columns = ("step", "train_loss", "valid_loss", "valid_accuracy")
-    courses = [
-      [[row[column] for column in columns] for row in metrics_of(folder)]
-      for folder in (self.folder / name for name in names)
-    ]
-    self.assertEqual(*courses)
+    self.assertEqual(*(metrics_of(self.folder / name) for name in names))
     files = [self.folder / name / "embedding.safetensors" for name in names]
     self.assertEqual(*(path.read_bytes() for path in files))
 
