@@ -14,12 +14,14 @@ first used, so that a program that only reads tables needs neither JAX nor Flax.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# For type checkers and editors; at run time `__getattr__` imports them.
 if TYPE_CHECKING:
   from anchor_codes import accounting, linen, nn, ops, tables, training
   from anchor_codes.nn import (
     AnchorEmbed,
     DPQEmbed,
     FixedCodeEmbed,
+    GuidedEmbed,
     HashEmbed,
     KDEmbed,
     LowRankEmbed,
@@ -33,6 +35,7 @@ __all__ = [
   "AnchorEmbed",
   "DPQEmbed",
   "FixedCodeEmbed",
+  "GuidedEmbed",
   "HashEmbed",
   "KDEmbed",
   "LowRankEmbed",
@@ -57,4 +60,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+  # Completion would not offer a part before it has been loaded.
   return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """Makes embeddings by codes, and looks after them between epochs."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array
 
-from anchor_codes import nn, ops, training, typing
+from anchor_codes import nn, ops, tables, training, typing
 from experiments import codes_files
 from experiments.code_options import CodeOptions
 from experiments.reporting import code_history
@@ -168,6 +169,29 @@ def make_temperature(options: CodeOptions) -> float | typing.Schedule:
   )
 
 
+def code_metrics(artefacts: Mapping[str, tables.Table]) -> dict[str, float]:
+  """Measures the codes that are stored.
+
+  Args:
+    artefacts: The table of each embedding by its name.
+
+  Returns:
+    Metrics by name, those of :class:`~code_history.CodeHistory`; with the name
+    of the embedding in front, if there are several.
+  """
+  metrics = {}
+  for name, table in artefacts.items():
+    if isinstance(table, tables.CodeTable):
+      history = code_history.CodeHistory(
+        codebook_size=table.codebook_size,
+        shared_codebook=len(table.codebooks) == 1,
+      )
+      prefix = f"{name}_" if len(artefacts) > 1 else ""
+      found = history.update(table.codes)
+      metrics |= {f"{prefix}{metric}": v for metric, v in found.items()}
+  return metrics
+
+
 class CodeCare:
   """What is done for the codes of a layer between epochs.
 
@@ -222,5 +246,26 @@ class CodeCare:
       if every and (epoch + 1) % every == 0:
         metrics["recluster_error"] = layer.recluster(key)
     elif self.options.revival:
-      metrics["revived_codes"] = float(layer.revive(key))
+      metrics["revived_codes"] = float(revive(layer, key))
     return metrics
+
+
+def revive(layer: Any, key: Array, *, max_rounds: int = 4) -> int:
+  """Revives dead entries of a layer, in place.
+
+  Args:
+    layer: A layer with a method `revive`.
+    key: Source of randomness.
+    max_rounds: The most rounds: an entry that moves may take the symbol of
+      another one that has moved, which the next round finds.
+
+  Returns:
+    How many entries moved, counting each round.
+  """
+  total = 0
+  for round_key in jax.random.split(key, max_rounds):
+    moved = layer.revive(round_key)
+    total += moved
+    if not moved:
+      break
+  return total

@@ -186,12 +186,13 @@ class TrainingRun(abc.ABC):
     Returns:
       The record.
     """
+    by_name = dict(zip(self.embedding_options(), artefacts, strict=True))
     result = reporting.RunResult(
       experiment=experiment,
       dataset=self.config.dataset,
       embedding=self.config.embedding,
       seed=self.config.seed,
-      metrics=metrics,
+      metrics={**metrics, **code_embeddings.code_metrics(by_name)},
       embedding_params=sum(table.num_params for table in artefacts),
       embedding_bytes=sum(table.nbytes for table in artefacts),
       dense_bytes=sum(table.dense_bytes for table in artefacts),

@@ -45,6 +45,7 @@ def test_the_short_list():
     "AnchorEmbed",
     "DPQEmbed",
     "FixedCodeEmbed",
+    "GuidedEmbed",
     "HashEmbed",
     "KDEmbed",
     "LowRankEmbed",

@@ -33,6 +33,8 @@ COLUMNS = {
   "chosen": "Chosen",
   "embedding_bytes": "Stored bytes",
   "compression_ratio": "Ratio",
+  "unique": "Unique codes",
+  "dead": "Dead entries",
   "training_bytes": "Training bytes",
   "seconds_per_epoch": "s/epoch",
 }
@@ -84,6 +86,12 @@ _KD = {
   "row_optimizer": "adam",
   **_LARGE,
 }
+_NEAREST = {
+  "embedding": "dpq",
+  "relaxation": "nearest",
+  **_SMALL,
+  "codebook_size": 32,
+}
 _RANDOM = {"embedding": "fixed", "codes": "random"}
 
 ROWS: dict[str, Row] = {
@@ -103,14 +111,9 @@ ROWS: dict[str, Row] = {
   "DPQ softmax 25 of 8": Row(
     {"embedding": "dpq", "relaxation": "softmax", **_SMALL}, _SHARED_RATES
   ),
-  "DPQ nearest 25 of 32": Row(
-    {
-      "embedding": "dpq",
-      "relaxation": "nearest",
-      **_SMALL,
-      "codebook_size": 32,
-    },
-    _SHARED_RATES,
+  "DPQ nearest 25 of 32": Row(_NEAREST, _SHARED_RATES),
+  "DPQ nearest 25 of 32 revived": Row(
+    {**_NEAREST, "revival": True}, _SHARED_RATES
   ),
 }
 """The rows of the table; the full one goes first, for it guides others."""
@@ -245,6 +248,10 @@ def summarize(
     "training_bytes": first.training_bytes,
     "seconds_per_epoch": float(np.mean([r.seconds_per_epoch for r in results])),
   }
+  for part in ("unique", "dead"):
+    shares = [r.metrics.get(f"{part}_codes", np.nan) for r in results]
+    share = float(np.mean(shares))
+    cells[part] = "" if np.isnan(share) else f"{share:.1%}"
   for part in ("test", "valid"):
     found = [r.metrics[f"{part}_perplexity"] for r in results]
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0

@@ -90,7 +90,7 @@ def make_rows(num_symbols: int) -> list[Row]:
   equal = lambda rank: low_rank_bytes(num_symbols, rank)
   return [
     full_row(),
-    *(narrow_row(features) for features in (8, 4, 2)),
+    *(narrow_row(features) for features in (16, 8, 4, 2)),
     *(low_rank_row(rank) for rank in (8, 4, 2)),
     *(hash_row(equal(rank) // _BUCKET_BYTES) for rank in (4, 2)),
     *(dpq_row(*sizes) for sizes in ((16, 16), (16, 8), (8, 16))),
