@@ -79,6 +79,7 @@ def index_dtype(num_anchors: int) -> np.dtype:
   (dtype('uint8'), dtype('uint16'))
   """
   check_at_least("num_anchors", num_anchors, 1)
+  # The largest index has to fit, not the number: 256 anchors take one byte.
   return np.min_scalar_type(num_anchors - 1)
 
 
@@ -181,6 +182,8 @@ def tree_bytes(*trees: Any) -> int:
   """
   import jax  # Only here: reading an artefact must not load it.
 
+  # Python's integers (dtype=object): an abstract shape may pass 2 ** 63, where
+  # NumPy's would overflow without a word.
   return sum(
     int(np.prod(leaf.shape, dtype=object)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(trees)

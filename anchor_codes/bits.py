@@ -58,6 +58,8 @@ def pack_codes(codes: Any, *, codebook_size: int) -> Any:
     return codes.astype(xp.uint8)
   word, code_length = _word(bits), codes.shape[-1]
   margin = 8 * word.itemsize - 8  # The top byte of a word becomes a byte.
+  # In NumPy for JAX arrays, too: places depend on sizes alone, so that they are
+  # constants of a compiled program.
   byte = np.arange(code_row_bits(code_length, codebook_size) // 8)
   packed: Any = 0
   # At most so many digits share a byte; each adds what falls into it.
@@ -65,6 +67,9 @@ def pack_codes(codes: Any, *, codebook_size: int) -> Any:
     digit = 8 * byte // bits + step
     start = digit * bits - 8 * byte
     present = (digit < code_length) & (start < 8)
+    # A digit may begin before its byte: the margin keeps the shift to the left
+    # from being negative. An absent digit is not shifted, and all of it falls
+    # below the margin.
     shift = np.where(present, start + margin, 0).astype(word)
     values = xp.take(codes, digit, axis=-1, mode="clip").astype(word)
     values = (values & (2**bits - 1)) << _row(shift, codes.ndim)
@@ -99,6 +104,7 @@ def unpack_codes(packed: Any, *, code_length: int, codebook_size: int) -> Any:
   xp, word = packed.__array_namespace__(), _word(bits)
   first_bit = np.arange(code_length) * bits
   window: Any = 0
+  # As many bytes as a digit touches that begins at the last bit of one.
   for step in range((bits + 6) // 8 + 1):
     # Past the last byte the clip repeats it, above the bits that are kept.
     byte = first_bit // 8 + step
@@ -138,9 +144,13 @@ def hash_ids(ids: Any, *, num_buckets: int, seed: int) -> Any:
   _check_range("seed", seed, 0, 2**32 - 1)
   xp, flat = ids.__array_namespace__(), ids.reshape(-1)
   key = _mix(np.asarray([(seed + _GOLDEN) % 2**32], np.uint32))
+  # A narrow id has a high word of 0, and xor with 0 changes nothing: that is
+  # why an id keeps its bucket in every type.
   if flat.dtype.itemsize == 8:
     key = key ^ (flat >> 32).astype(xp.uint32)
   mixed = _mix(flat.astype(xp.uint32) ^ _mix(key))
+  # The remainder favours low buckets by a share of num_buckets / 2 ** 32 at
+  # most, and costs no 64-bit product, which JAX has only on demand.
   buckets = mixed % np.asarray([num_buckets], np.uint32)
   return buckets.astype(xp.int32).reshape(ids.shape)
 
@@ -174,6 +184,7 @@ def _check_codes(codes: Any, codebook_size: int) -> None:
       "`codes` must be integers [..., code_length], got "
       f"{codes.dtype} of shape {codes.shape}."
     )
+  # Under `jit` there are no values yet; on a device a look would cost a copy.
   if not isinstance(codes, np.ndarray):
     return
   bad = (codes < 0) | (codes >= codebook_size)

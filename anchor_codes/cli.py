@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in args.run(args):
       print(line)
   except (OSError, ValueError, LookupError) as error:
+    # What users can cause. Any other error is a bug, and keeps its traceback.
     # A KeyError shows its message in quotes, but has it as it was written.
     message = error.args[0] if isinstance(error, KeyError) else error
+    # Split and joined again: one line, however the message was broken.
     print("anchor-codes:", *str(message).split(), file=sys.stderr)
     return 2
   return 0
@@ -98,6 +100,8 @@ def _lookup(args: argparse.Namespace) -> Iterator[str]:
 def _id_of(table: tables.Table, symbol: str) -> int:
   """Finds a word of the vocabulary; a number that is no word is an id."""
   known = table.vocabulary is not None and symbol in table.vocabulary
+  # A negative number is let through for the lookup to refuse it as an id;
+  # "no such word" would mislead.
   if not known and symbol.removeprefix("-").isdecimal():
     return int(symbol)
   return int(table.ids_of([symbol])[0])

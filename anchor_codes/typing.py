@@ -51,6 +51,7 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
   ...
   ValueError: `rank` must be at least 1, got 0.
   """
+  # True is an integer in Python, but hardly meant as a size.
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise ValueError(f"`{name}` must be an integer, got {value!r}.")
   if value < minimum:
@@ -65,6 +66,7 @@ def check_rate(name: str, value: float) -> None:
   ...
   ValueError: `rate` must be between 0 and 1, got 1.5.
   """
+  # In this form `nan` is refused, too.
   if not 0 <= value <= 1:
     raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")
 
@@ -142,6 +144,7 @@ def code_dtype(codebook_size: int) -> np.dtype:
   (dtype('uint8'), dtype('uint16'))
   """
   check_codebook_size(codebook_size)
+  # Unsigned: a byte with a sign would hold half as many values.
   return np.dtype(np.uint8 if codebook_size <= 256 else np.uint16)
 
 

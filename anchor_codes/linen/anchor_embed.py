@@ -30,6 +30,9 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
   start: str = "random"
 
   def _declare(self) -> None:
+    # Linen has another key for each variable, so that each makes a start and
+    # keeps its own part. The parts are drawn independently: those of different
+    # starts go together as well as those of one.
     def start(key: PRNGKeyArray) -> tuple[Any, Any]:
       return anchor_starts.start_anchors(
         key,

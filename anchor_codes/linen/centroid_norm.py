@@ -46,6 +46,8 @@ class CentroidNorm(linen.Module):
       momentum=self.momentum,
       epsilon=self.epsilon,
     )
+    # `init` runs the layer too, but on an example, not on data; a collection
+    # that is not mutable would refuse to be written.
     mutable = self.is_mutable_collection("batch_stats")
     if track and mutable and not self.is_initializing():
       self.mean.value, self.variance.value = moments

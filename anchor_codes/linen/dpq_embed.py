@@ -68,6 +68,7 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
     if self.relaxation != "nearest":
       return super().auxiliary_loss(inputs)
     queries, inside = lookups.gather(self.queries, self._as_ids(inputs))
+    # The lookup has moved the moments already: a batch counts once.
     scores = self._scores(queries, where=inside, track=False)
     return quantization.quantization_loss(
       queries,

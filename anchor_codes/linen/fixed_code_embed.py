@@ -71,6 +71,8 @@ class FixedCodeEmbed(base.CompactEmbed, kw_only=True):
     return jnp.asarray(codes)
 
   def _lookup(self, ids: base.Ids) -> base.Vectors:
+    # Integers have no `nan`: an id outside the table reads zeros here, and its
+    # vector is marked in the end.
     codes = indexing.take_rows(self.digits.value, ids)
     vectors = code_ops.decode_codes(codes, **self._arrays)
     size = self.num_embeddings

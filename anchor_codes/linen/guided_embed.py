@@ -72,16 +72,22 @@ class GuidedEmbed(linen.Module):
     """Looks up one vector for each id."""
     ids = self._as_ids(inputs)
     vectors = self.embed(ids)
+    # No lookup uses the encoder, and Linen makes parameters at the first use.
     if self.is_initializing():
       self.auxiliary_loss(ids)
     if self.deterministic or not self.present_rate:
       return vectors
+    # `nan`, as the other vectors have: zeros would hide an id outside.
     guides = indexing.take_rows(self.table, ids, fill_value=jnp.nan)
     key = self.make_rng("guidance")
     return guidance.mix_vectors(key, vectors, guides, self.present_rate)
 
   def auxiliary_loss(self, inputs: Any) -> Float[Array, ""]:
-    """Returns the guidance, and what the embedding adds by itself."""
+    """Returns the guidance, and what the embedding adds by itself.
+
+    Apply it without mutable collections: it looks the batch up once more, which
+    would move the stored moments a second time.
+    """
     ids = self._as_ids(inputs)
     guides, inside = lookups.gather(self.table, ids)
     distance = guidance.guidance_loss(self.embed(ids), guides, where=inside)

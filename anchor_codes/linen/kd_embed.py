@@ -104,6 +104,7 @@ class KDEmbed(base.CompactEmbed, kw_only=True):
     track: bool = False,
   ) -> base.Vectors:
     """Composes embeddings of given logits, which may belong to no symbol."""
+    # Not a lookup of training: a schedule must not move on.
     temperature = self.tempering(deterministic=True)
     return self._decode(logits, temperature, where=where, track=track)
 
@@ -180,6 +181,7 @@ class KDEmbed(base.CompactEmbed, kw_only=True):
     )
     if self.inner_norm is not None:
       normalized = self.inner_norm(combined, **norm_options)
+      # Moments need float32; the projection is to stay in its own type.
       combined = normalized.astype(combined.dtype)
     vectors = compositions.finish(
       combined,

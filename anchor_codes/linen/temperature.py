@@ -33,6 +33,7 @@ class Temperature(linen.Module):
     if not callable(self.temperature):
       return relaxations.check_temperature(self.temperature)
     count = self.count.value
+    # The lookup in `init` is no step of training.
     mutable = self.is_mutable_collection("batch_stats")
     if track and not deterministic and mutable and not self.is_initializing():
       self.count.value = count + 1

@@ -87,6 +87,7 @@ class AnchorEmbed(base.CompactEmbed):
   @property
   def num_anchors(self) -> int:
     """Number of anchors."""
+    # From the array itself: anchors come and go while a model is trained.
     return self.anchors[...].shape[0]
 
   @property
@@ -141,6 +142,7 @@ class AnchorEmbed(base.CompactEmbed):
     """
     if self.num_nonzeros is None:
       return super().select(ids)
+    # Zeros for padding: whatever sums over the small table would spread `nan`.
     take = lambda a: indexing.take_rows(a, ids, fill_value=0.0)
     rows = anchor_ops.SparseRows(*jax.tree.map(take, self.rows))
     selected = nnx.clone(self)
@@ -155,6 +157,7 @@ class AnchorEmbed(base.CompactEmbed):
     """Writes rows back; sparse rows keep their largest weights."""
     if self.num_nonzeros is None:
       return super().write(ids, selected)
+    # The step has moved all weights of a row; there is room for the largest.
     rows = anchor_ops.project_rows(
       selected.transform[...], num_nonzeros=self.num_nonzeros
     )

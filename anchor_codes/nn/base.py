@@ -21,6 +21,7 @@ class RowParam(nnx.Param):
   """A trained array with one record for each symbol along its first axis."""
 
 
+# The name is that of the collection of the Linen twins.
 @nnx.register_variable_name("codes")
 class Code(nnx.Variable):
   """Integers with one record for each symbol; no gradient reaches them."""
@@ -189,19 +190,20 @@ def to_table(layer: Any) -> tables.Table:
   return tables.DenseTable(to_numpy(layer.embedding))
 
 
-def _select(layer, ids):
+def _select(layer: Any, ids: Int[Array, " size"]) -> Any:
   graphdef, rows, shared = nnx.split(layer, is_row, ...)
   if not rows:
     raise ValueError(
       f"{type(layer).__name__} has no rows to select: train it as a whole."
     )
+  # Zeros for padding: whatever sums over the small table would spread `nan`.
   take = lambda a: indexing.take_rows(a, ids, fill_value=0.0)
   selected = nnx.merge(graphdef, jax.tree.map(take, rows), shared)
   selected.num_embeddings = ids.shape[0]
   return selected
 
 
-def _write(layer, ids, selected):
+def _write(layer: Any, ids: Int[Array, " size"], selected: Any) -> None:
   put = lambda a, rows: indexing.put_rows(a, ids, rows)
   rows, new_rows = nnx.state(layer, is_row), nnx.state(selected, is_row)
   nnx.update(layer, jax.tree.map(put, rows, new_rows))

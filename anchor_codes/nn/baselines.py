@@ -124,6 +124,7 @@ class HashEmbed(base.CompactEmbed):
     typing.check_at_least("num_hashes", num_hashes, 1)
     typing.check_at_least("seed", seed, 0)
     self.seed = seed
+    # Variances of independent buckets add up.
     std = scale / math.sqrt(num_hashes)
     shape = (num_hashes, num_buckets, features)
     self.buckets = nnx.Param(

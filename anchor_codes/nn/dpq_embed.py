@@ -159,6 +159,7 @@ class DPQEmbed(base.CompactEmbed):
       return super().auxiliary_loss(inputs)
     ids = indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
     queries, inside = lookups.gather(self.queries[...], ids)
+    # The lookup has moved the moments already: a batch counts once.
     scores = self._scores(queries, where=inside, track=False)
     return quantization.quantization_loss(
       queries,

@@ -121,6 +121,8 @@ class FixedCodeEmbed(base.CompactEmbed):
   def _lookup(
     self, ids: Int[Array, "*batch"]
   ) -> Float[Array, "*batch features"]:
+    # Integers have no `nan`: an id outside the table reads zeros here, and its
+    # vector is marked in the end.
     codes = indexing.take_rows(self.digits[...], ids)
     vectors = code_ops.decode_codes(codes, **self._arrays)
     return indexing.nan_outside(

@@ -91,6 +91,7 @@ class GuidedEmbed(base.CompactEmbed):
       if self.encoder is not None
       else None
     )
+    # No stream where nothing is drawn: it would be a state to carry along.
     self.rngs = rngs.fork() if self.rate else None
 
   def _make_encoder(self, is_given: bool, rngs: nnx.Rngs) -> Any:
@@ -111,6 +112,7 @@ class GuidedEmbed(base.CompactEmbed):
     vectors = self.embed(ids)
     if self.deterministic or self.rngs is None:
       return vectors
+    # `nan`, as the other vectors have: zeros would hide an id outside.
     guides = indexing.take_rows(self.guide[...], ids, fill_value=jnp.nan)
     return guidance.mix_vectors(
       self.rngs.guidance(), vectors, guides, self.rate
@@ -171,6 +173,7 @@ class GuidedEmbed(base.CompactEmbed):
   def write(self, ids: Int[Array, " size"], selected: Any) -> None:
     """Writes the rows of both back, in place."""
     self.embed.write(ids, selected.embed)
+    # A given table does not move.
     if isinstance(self.guide, base.RowParam):
       rows = indexing.put_rows(self.guide[...], ids, selected.guide[...])
       self.guide[...] = rows

@@ -53,6 +53,8 @@ class StochasticSharing(nnx.Module):
     )
     self.num_embeddings = num_embeddings
     self.rate = rate
+    # A plain attribute belongs to the static structure of a module; arrays are
+    # to be arguments of a compiled step.
     self.graph = None if graph is None else nnx.Variable(graph)
     self.neighbor_ratio = neighbor_ratio
     self.deterministic = deterministic

@@ -35,6 +35,8 @@ class Temperature(nnx.Module):
     self.temperature: Any = temperature
     if not callable(temperature):
       relaxations.check_temperature(temperature)
+    # Of the kind of stored moments: lookups move it, gradients do not, and a
+    # checkpoint has it.
     self.count = (
       nnx.BatchStat(jnp.zeros((), jnp.int32)) if callable(temperature) else None
     )

@@ -68,6 +68,8 @@ def start_anchors(
     std = antipodal_scale(scale / weight_scale, num_anchors)
   else:
     rows = random_rows(key_rows, **sizes, num_nonzeros=used, scale=weight_scale)
+    # With a slot for each anchor slot k holds anchor k: these weights are the
+    # dense rows already.
     rows = rows.weights if num_nonzeros is None else rows
   anchors = draw(
     key_anchors, num_anchors=num_anchors, features=features, scale=std
@@ -238,6 +240,8 @@ def antipodal_anchors(
   typing.check_at_least("features", features, 1)
   pairs = -(-num_anchors // 2)
   blocks = jax.random.orthogonal(key, features, (-(-pairs // features),))
+  # Rows of an orthogonal matrix have length 1, hence entries of mean square
+  # 1 / features.
   half = scale * math.sqrt(features) * blocks.reshape(-1, features)[:pairs]
   return jnp.concatenate([half, -half])[:num_anchors]
 

@@ -47,6 +47,8 @@ def hash_lookup(
   positions = hashing.hash_buckets(
     ids, num_buckets=num_buckets, num_hashes=num_hashes, seed=seed
   )
+  # Added up one by one, or the vectors of all hashes would lie side by side.
+  # Buckets are in range by construction: `clip` spares the mask of `fill`.
   vectors = functools.reduce(
     operator.add,
     (
@@ -142,6 +144,7 @@ def qr_lookup(
   quotient, remainder = hashing.quotient_remainder(
     ids, divisor=remainders.shape[0]
   )
+  # Only ids outside the table are clipped, and those are marked in the end.
   left = jnp.take(quotients, quotient, axis=0, mode="clip")
   right = jnp.take(remainders, remainder, axis=0, mode="clip")
   vectors = left * right if composition == "product" else left + right
@@ -188,6 +191,7 @@ def qr_attend(
   else:
     left, right = query @ quotients.T, query @ remainders.T
     scores = left[..., :, None] + right[..., None, :]
+  # No -1: there may be no query.
   num_pairs = quotients.shape[0] * remainders.shape[0]
   return scores.reshape(*query.shape[:-1], num_pairs)[..., :num_embeddings]
 
@@ -212,7 +216,12 @@ def qr_scale(composition: str, scale: float) -> float:
   return math.sqrt(scale) if composition == "product" else scale / math.sqrt(2)
 
 
-def _check_qr(quotients, remainders, num_embeddings, composition):
+def _check_qr(
+  quotients: Float[Array, "num_quotients features"],
+  remainders: Float[Array, "num_buckets features"],
+  num_embeddings: int,
+  composition: str,
+) -> None:
   check_choice("composition", composition, BUCKET_COMPOSITIONS)
   chex.assert_shape([quotients, remainders], (None, remainders.shape[-1]))
   num_quotients = -(-num_embeddings // remainders.shape[0])

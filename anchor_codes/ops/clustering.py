@@ -11,11 +11,13 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt
 
 from anchor_codes.ops.reductions import wide
 from anchor_codes.typing import check_at_least, check_divisible, code_dtype
 
+# Accelerators may round the factors of a product to bfloat16 or TF32, which is
+# enough to make another centroid the nearest one.
 _FULL = jax.lax.Precision.HIGHEST
 _BLOCK_ENTRIES = 2**20  # Distances to hold at a time: 4 MiB, about a cache.
 
@@ -191,7 +193,12 @@ def residual_kmeans(
   return clusters.centroids, codes
 
 
-def _check(name, num_clusters, num_iterations, points):
+def _check(
+  name: str,
+  num_clusters: int,
+  num_iterations: int,
+  points: Float[Array, "num_points features"],
+) -> None:
   chex.assert_rank(points, 2)
   if name == "codebook_size":
     code_dtype(num_clusters)
@@ -204,7 +211,10 @@ def _check(name, num_clusters, num_iterations, points):
     )
 
 
-def _as_weights(weights, points):
+def _as_weights(
+  weights: Float[Array, " num_points"] | None,
+  points: Float[Array, "num_points features"],
+) -> Float[Array, " num_points"]:
   if weights is None:
     return jnp.ones(points.shape[0], wide(points).dtype)
   chex.assert_shape(weights, points.shape[:1])
@@ -212,16 +222,30 @@ def _as_weights(weights, points):
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _product_kmeans(keys, parts, weights, codebook_size, num_iterations):
-  def fit(key_and_part):
+def _product_kmeans(
+  keys: Key[Array, " code_length"],
+  parts: Float[Array, "code_length num_points code_features"],
+  weights: Float[Array, " num_points"],
+  codebook_size: int,
+  num_iterations: int,
+) -> Clusters:
+  def fit(key_and_part: tuple[PRNGKeyArray, Array]) -> Clusters:
     return _kmeans(*key_and_part, weights, codebook_size, num_iterations)
 
+  # Not `vmap`: it would hold the blocks of all parts at once, and turn the
+  # branch that reseeds into a selection between two results.
   return jax.lax.map(fit, (keys, parts))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _residual_kmeans(keys, points, weights, codebook_size, num_iterations):
-  def stage(residuals, key):
+def _residual_kmeans(
+  keys: Key[Array, " code_length"],
+  points: Float[Array, "num_points features"],
+  weights: Float[Array, " num_points"],
+  codebook_size: int,
+  num_iterations: int,
+) -> Clusters:
+  def stage(residuals: Array, key: PRNGKeyArray) -> tuple[Array, Clusters]:
     clusters = _kmeans(key, residuals, weights, codebook_size, num_iterations)
     return residuals - clusters.centroids[clusters.assignments], clusters
 
@@ -229,36 +253,54 @@ def _residual_kmeans(keys, points, weights, codebook_size, num_iterations):
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _kmeans(key, points, weights, num_clusters, num_iterations):
-  # Distances of centred points cancel least.
+def _kmeans(
+  key: PRNGKeyArray,
+  points: Float[Array, "num_points features"],
+  weights: Float[Array, " num_points"],
+  num_clusters: int,
+  num_iterations: int,
+) -> Clusters:
+  # Distances of centred points cancel least. The tiny total gives points that
+  # all weigh nothing a mean of 0, not of `nan`.
   total = jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
   centre = weights[None, :] @ points / total
   points = points - centre
 
-  def lloyd(_, centroids):
+  def lloyd(_: Array, centroids: Array) -> Array:
     nearest, distances = _assign(points, centroids)
     return _update(points, weights, nearest, distances, num_clusters)
 
   centroids = _start(key, points, weights, num_clusters)
   centroids = jax.lax.fori_loop(0, num_iterations, lloyd, centroids)
   nearest, _ = _assign(points, centroids)
+  # Of differences once more: the expanded form is not exactly 0 for a point at
+  # its centroid.
   errors = jnp.sum(jnp.square(points - centroids[nearest]), axis=-1)
   return Clusters(centroids + centre, nearest, weights @ errors / total)
 
 
-def _start(key, points, weights, num_clusters):
+def _start(
+  key: PRNGKeyArray,
+  points: Float[Array, "num_points features"],
+  weights: Float[Array, " num_points"],
+  num_clusters: int,
+) -> Float[Array, "num_clusters features"]:
   """Draws points by their squared distance to those drawn before.
 
   Of a few candidates the one stays that leaves the least distortion.
   """
+  # The usual number for the greedy form of k-means++.
   num_candidates = 2 + int(math.log(num_clusters))
 
-  def draw(distances, key):
+  def draw(distances: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
     mass = jnp.cumsum(weights * distances)
     draws = jax.random.uniform(key, (num_candidates,), mass.dtype) * mass[-1]
+    # From the right, so that even a draw of 0 passes over points without mass.
     candidates = points[jnp.searchsorted(mass, draws, side="right")]
     new = norms[:, None] - 2 * jnp.matmul(points, candidates.T, precision=_FULL)
     new = new + jnp.sum(jnp.square(candidates), axis=-1)[None, :]
+    # By rounding the expanded square may fall below 0; and one more centroid
+    # can only bring a point closer.
     new = jnp.clip(new, 0, distances[:, None])
     best = jnp.argmin(weights @ new)
     return new[:, best], candidates[best]
@@ -269,12 +311,16 @@ def _start(key, points, weights, num_clusters):
   return jax.lax.scan(draw, distances, jax.random.split(key, num_clusters))[1]
 
 
-def _assign(points, centroids):
+def _assign(
+  points: Float[Array, "num_points features"],
+  centroids: Float[Array, "num_clusters features"],
+) -> tuple[Int[Array, " num_points"], Float[Array, " num_points"]]:
   """Returns the nearest centroid of each point, and its squared distance."""
   norms = jnp.sum(jnp.square(centroids), axis=-1)
 
-  def nearest(point):
+  def nearest(point: Float[Array, " features"]) -> tuple[Array, Array]:
     dots = jnp.dot(centroids, point, precision=_FULL)
+    # The norm of the point is the same for all centroids.
     scores = norms - 2 * dots
     best = jnp.argmin(scores).astype(jnp.int32)
     return best, scores[best] + jnp.sum(jnp.square(point))
@@ -284,14 +330,22 @@ def _assign(points, centroids):
   return best, jnp.maximum(distances, 0)
 
 
-def _update(points, weights, nearest, distances, num_clusters):
+def _update(
+  points: Float[Array, "num_points features"],
+  weights: Float[Array, " num_points"],
+  nearest: Int[Array, " num_points"],
+  distances: Float[Array, " num_points"],
+  num_clusters: int,
+) -> Float[Array, "num_clusters features"]:
   add = functools.partial(
     jax.ops.segment_sum, segment_ids=nearest, num_segments=num_clusters
   )
   mass = add(weights)[:, None]
   means = add(weights[:, None] * points) / jnp.where(mass > 0, mass, 1)
 
-  def reseed():
+  def reseed() -> Array:
+    # Under `cond`, for this sort is wasted as long as no cluster is empty. The
+    # n-th empty one gets the n-th farthest point, so that no two get the same.
     _, farthest = jax.lax.top_k(weights * distances, num_clusters)
     rank = jnp.cumsum(mass[:, 0] <= 0) - 1
     return jnp.where(mass > 0, means, points[farthest[rank]])

@@ -269,29 +269,39 @@ def _attend_blocks(
   return jnp.moveaxis(scores, 0, -1).astype(query.dtype)
 
 
-def _sum_taken(tables, codes, axis):
+def _sum_taken(
+  tables: Float[Array, "..."],
+  codes: Int[Array, "*batch code_length"],
+  axis: int,
+) -> Float[Array, "..."]:
   """Adds up what each digit takes from the table of its position.
 
   Position by position, because the vectors of all positions side by side would
   take `code_length` times the memory, and much longer.
   """
   digits = jnp.unstack(_digits(codes, tables.shape[axis + 1]), axis=-1)
-  tables = jnp.unstack(tables, axis=axis)
-  if len(tables) == 1:
-    tables = tables * len(digits)
+  by_position = jnp.unstack(tables, axis=axis)
+  if len(by_position) == 1:
+    by_position = by_position * len(digits)
   taken = (
+    # Not `clip`: a digit out of range has to show, as `nan`.
     wide(jnp.take(table, digit, axis=axis + 1, mode="fill"))
-    for table, digit in zip(tables, digits, strict=True)
+    for table, digit in zip(by_position, digits, strict=True)
   )
   return functools.reduce(operator.add, taken)
 
 
-def _check(codes, codebooks):
+def _check(
+  codes: Int[Array, "*batch code_length"],
+  codebooks: Float[Array, "#code_length codebook_size code_features"],
+) -> None:
   check_integer_ids(codes)
   chex.assert_shape(codebooks, ({1, codes.shape[-1]}, None, None))
 
 
-def _digits(codes, codebook_size):
+def _digits(
+  codes: Int[Array, "*batch code_length"], codebook_size: int
+) -> Int[Array, "*batch code_length"]:
   # A negative index would count from the end.
   digits = codes.astype(jnp.int32)
   return jnp.where(digits < 0, codebook_size, digits)

@@ -107,6 +107,7 @@ def code_parameters(
     composition, code_features=width, hidden=hidden, num_layers=num_layers
   )
   for name, shape in shapes.items():
+    # One over the root of the inputs: products are as widely spread as these.
     std = 1 / math.sqrt(shape[-2]) if name == "kernels" else 0.0
     parameters[name] = CodeParameter(shape, std)
   return parameters
@@ -160,6 +161,7 @@ def combine(
     return jnp.sum(vectors, axis=-2)
   if composition == "lstm":
     return vectors
+  # No -1 in the reshape: the batch may be empty.
   *batch, code_length, code_features = vectors.shape
   return vectors.reshape(*batch, code_length * code_features)
 

@@ -33,6 +33,7 @@ def drop_digits(
   [0. 4.]
   """
   check_dropout("rate", rate)
+  # One draw for each digit: what is lost is a digit, not some of its features.
   keep = jax.random.bernoulli(key, 1 - rate, vectors.shape[:-1])
   kept = jnp.where(keep[..., None], 1 / (1 - rate), 0.0)
   return vectors * jnp.broadcast_to(kept, vectors.shape).astype(vectors.dtype)

@@ -80,6 +80,7 @@ def start_entries(
   )
   moments = None
   if entries.moments is not None:
+    # Of all queries, not of the sample: they cost no more than a covariance.
     moments = query_moments(queries, codebooks, relaxation=relaxation)
   codebooks = codebooks.astype(entries.codebooks.dtype)
   keys = None if entries.keys is None else codebooks

@@ -112,6 +112,7 @@ def fold_norms(
   composition, codebooks, projection, bias = folded
   if inner is not None and projection is not None:
     projection = wide(projection)
+    # Before the projection is scaled: the offset is added after the scale.
     offset = _full_product(inner.offset, projection)
     bias = offset if bias is None else offset + wide(bias)
     projection = projection * inner.scale[:, None]

@@ -67,6 +67,7 @@ def graph_from_edges(edges: Any, *, num_nodes: int) -> Graph:
   both = np.concatenate([pairs, pairs[:, ::-1]])
   # One number for each pair: sorting it sorts by node, then by neighbour.
   links = np.unique(both[:, 0] * num_nodes + both[:, 1])
+  # Offsets are int32, for JAX has no wider integers by default.
   if links.size >= 2**31:
     raise ValueError(f"`edges` must be fewer than 2 ** 31, got {links.size}.")
   nodes, neighbors = np.divmod(links, num_nodes)
@@ -93,4 +94,5 @@ def _check_edges(edges: np.ndarray, num_nodes: int) -> np.ndarray:
       f"edge {edge} at position {position} is out of range for a graph of "
       f"{num_nodes} nodes: nodes must lie in [0, {num_nodes})."
     )
+  # The number of a pair is up to num_nodes ** 2, which 32 bits do not hold.
   return edges.astype(np.int64)

@@ -48,6 +48,8 @@ def mix_vectors(
   chex.assert_equal_shape([vectors, guides])
   if isinstance(rate, int | float):
     check_rate("rate", rate)
+  # A choice, not a blend: out of training the embedding is alone, so that it
+  # has to be used alone in training, too.
   use = jax.random.bernoulli(key, rate, vectors.shape[:-1])
   return jnp.where(use[..., None], guides.astype(vectors.dtype), vectors)
 

@@ -71,5 +71,6 @@ def quotient_remainder(
   """
   check_integer_ids(ids)
   check_at_least("divisor", divisor, 1)
+  # A narrow type holds small ids, but not the divisor.
   dtype = np.promote_types(ids.dtype, np.int32)
   return jnp.divmod(ids.astype(dtype), divisor)

@@ -40,6 +40,7 @@ def as_ids(inputs: Any, *, num_embeddings: int) -> Int[Array, "*batch"]:
     )
   if isinstance(inputs, core.Tracer):
     return _index(inputs)
+  # Checked as NumPy has them: JAX would have cut 64 bits down to 32 by then.
   ids = np.asarray(inputs)
   if not ids.size and not hasattr(inputs, "dtype"):
     ids = ids.astype(np.int32)  # An empty list has no type of its own.
@@ -124,6 +125,7 @@ def take_rows(
    [nan]
    [nan]]
   """
+  # Cast to an integer, `nan` may be any number.
   is_float = jnp.issubdtype(rows.dtype, jnp.inexact)
   return rows.at[_no_wrap(ids, rows.shape[0])].get(
     mode="fill", fill_value=fill_value if is_float else 0
@@ -153,6 +155,7 @@ def put_rows(
    [1.]
    [0.]]
   """
+  # Without `unique_indices`, for ids of padding are all the same.
   return rows.at[_no_wrap(ids, rows.shape[0])].set(
     values.astype(rows.dtype), mode="drop"
   )

@@ -96,6 +96,8 @@ def normalize_centroids(
   else:
     used = normalization.centroid_moments(values, where=where)
     moved = normalization.update_moments(stored, used, momentum=momentum)
+    # The moments of nothing are zeros: a batch of padding would draw the stored
+    # ones to them.
     counts = values.size > 0 if where is None else jnp.any(where)
     keep = lambda new, old: jnp.where(counts, new, old)
     moved = normalization.Moments(*map(keep, moved, stored))
@@ -131,6 +133,8 @@ def combine_best(
   ...                    composition="sum"))
   [4.]
   """
+  # Only dropout needs the vectors of single digits: a sum without it does not
+  # store them.
   if key is None:
     return relaxations.straight_through_combine(
       logits, codebooks, temperature, composition
@@ -239,6 +243,7 @@ def check_finite_rows(
   ...
   ValueError: `logits` must be finite, got nan or infinity for 1 of 2 symbols...
   """
+  # Counted where the rows are: only a table that is bad is copied to the host.
   if isinstance(rows, core.Tracer) or not codes.nonfinite_rows(rows):
     return
   values = np.asarray(rows)
@@ -269,6 +274,7 @@ def check_sharing_options(
   """
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   typing.check_rate("rate", rate)
+  # In this form `nan` is refused, too.
   if not neighbor_ratio >= 1:
     raise ValueError(
       f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."

@@ -117,7 +117,10 @@ def code_entropy(
   0.9060
   """
   logits = wide(logits)
+  # A temperature that learned would lower the entropy by falling.
   temperature = jax.lax.stop_gradient(check_temperature(temperature))
   log_probs = jax.nn.log_softmax(logits / temperature.astype(logits.dtype))
+  # From logarithms: a probability that underflows counts as 0, where p * log(p)
+  # would be 0 * -inf.
   entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
   return masked_mean(entropy, where)

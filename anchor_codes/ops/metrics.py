@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from anchor_codes.ops.reductions import wide
 from anchor_codes.typing import check_at_least
@@ -126,6 +126,7 @@ def code_perplexity(
   chex.assert_rank(codes, 2)
   count = jax.vmap(functools.partial(jnp.bincount, length=codebook_size))
   shares = count(codes.T) / max(codes.shape[0], 1)
+  # `entr` takes 0 * log(0) for 0: entries may be out of use.
   return jnp.exp(jnp.sum(jax.scipy.special.entr(shares), axis=-1))
 
 
@@ -148,22 +149,33 @@ def unique_fraction(codes: Int[Array, "num_embeddings code_length"]) -> float:
   return len(np.unique(rows, axis=0)) / len(rows) if len(rows) else 1.0
 
 
-def _unit_rows(table):
+def _unit_rows(
+  table: Float[Array, "num_embeddings features"],
+) -> Float[Array, "num_embeddings features"]:
   table = wide(table)
   norms = jnp.linalg.norm(table, axis=-1, keepdims=True)
+  # A row of zeros has no direction: left at zero, its cosines are 0.
   return table / jnp.where(norms > 0, norms, 1)
 
 
 @functools.partial(jax.jit, static_argnames=("num_neighbors", "block"))
-def _neighbor_overlap(table, approx, num_neighbors, block):
+def _neighbor_overlap(
+  table: Float[Array, "num_embeddings features"],
+  approx: Float[Array, "num_embeddings features"],
+  num_neighbors: int,
+  block: int,
+) -> Float[Array, ""]:
   num_rows = table.shape[0]
 
-  def neighbors(rows, i):
+  def neighbors(
+    rows: Float[Array, "num_embeddings features"], i: Int[Array, ""]
+  ) -> Bool[Array, " num_embeddings"]:
+    # The cosines of near neighbours differ in their last bits.
     cosines = jnp.dot(rows, rows[i], precision=jax.lax.Precision.HIGHEST)
     _, nearest = jax.lax.top_k(cosines.at[i].set(-jnp.inf), num_neighbors)
     return jnp.zeros(num_rows, bool).at[nearest].set(True)
 
-  def shared(i):
+  def shared(i: Int[Array, ""]) -> Int[Array, ""]:
     return jnp.sum(neighbors(table, i) & neighbors(approx, i))
 
   counts = jax.lax.map(shared, jnp.arange(num_rows), batch_size=block)

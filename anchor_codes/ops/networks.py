@@ -37,6 +37,7 @@ def project(
     vectors = vectors @ projection
   if bias is not None:
     chex.assert_shape(bias, vectors.shape[-1:])
+    # Broadcast by hand: strict rank promotion would refuse the sum.
     vectors = vectors + jnp.broadcast_to(bias, vectors.shape)
   return vectors
 
@@ -127,6 +128,7 @@ def mean_lstm(
     hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
     return (hidden, cell, total + hidden), None
 
+  # The sum is carried along, so that a lookup stacks no hidden vectors.
   start = (hidden, cell, jnp.zeros_like(hidden))
   (_, _, total), _ = jax.lax.scan(step, start, jnp.moveaxis(vectors, -2, 0))
   return (total / code_length).astype(vectors.dtype)

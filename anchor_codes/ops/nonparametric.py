@@ -113,6 +113,7 @@ def indian_buffet_rows(
     key_old, key_new = jax.random.split(key)
     drawn = jax.random.uniform(key_old, counts.shape) * number
     known = drawn < counts.astype(drawn.dtype)
+    # Anchors come in order, so that those in use are the first ones.
     used = jnp.sum(counts > 0)
     new = jax.random.poisson(key_new, concentration / number)
     fresh = (places >= used) & (places < used + new)

@@ -75,6 +75,8 @@ def centroid_moments(
   """
   pooled = tuple(range(scores.ndim - 1))
   mean = masked_mean(scores, where, axis=pooled, axis_name=axis_name)
+  # Two passes: the mean square less the square of the mean would cancel where
+  # scores lie far from zero for their spread, as distances do.
   deviations = wide(scores) - jnp.broadcast_to(mean, scores.shape)
   variance = masked_mean(
     jnp.square(deviations), where, axis=pooled, axis_name=axis_name

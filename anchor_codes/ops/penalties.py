@@ -67,6 +67,7 @@ def keep_largest_multipliers(
   """
   chex.assert_rank(transform, 2)
   largest = jnp.argmax(transform, axis=1)[:, None]
+  # By position: compared by value, all of several equal weights would be free.
   others = jnp.arange(transform.shape[1])[None, :] != largest
   is_alive = jnp.max(transform, axis=1, keepdims=True) > 0
   return (others & is_alive).astype(jnp.float32)
@@ -133,6 +134,7 @@ def _are_related(
   is_equal = (ids == others) & (ids >= 0) & (ids < num_nodes)
   if num_edges == 0:
     return is_equal
+  # Only to read something: what was clipped is taken out in the end.
   nodes = jnp.clip(ids, 0, num_nodes - 1)
   shape = jnp.broadcast_shapes(ids.shape, others.shape)
   start = jnp.broadcast_to(graph.offsets[nodes], shape)

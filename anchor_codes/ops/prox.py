@@ -32,6 +32,7 @@ def soft_threshold(
   >>> print(soft_threshold(jnp.array([-3.0, -0.5, 0.5, 3.0]), 1.0))
   [-2.  0.  0.  2.]
   """
+  # Within the threshold the clip is x itself, and x - x is exactly 0.
   return x - jnp.clip(x, -threshold, threshold)
 
 
@@ -171,11 +172,13 @@ def yogi_catch_up(
   """
   chex.assert_equal_shape([rows, mu, nu])
   chex.assert_shape(last, rows.shape[:1])
+  # With running totals a row costs one subtraction, however long it has waited.
   start = jnp.zeros(1, step_sizes.dtype)
   totals = jnp.concatenate([start, jnp.cumsum(step_sizes)])
   elapsed = totals[now] - totals[last]
   ahead = jnp.arange(1, _FADING_STEPS + 1, dtype=last.dtype)[None, :]
   steps = last[:, None] + ahead
+  # The minimum keeps reads inside; steps that far are masked below.
   sizes = step_sizes[jnp.minimum(steps, step_sizes.shape[0]) - 1]
   fading = b1 ** ahead.astype(step_sizes.dtype)
   drift = jnp.sum(jnp.where(steps <= now, sizes * fading, 0), axis=1)

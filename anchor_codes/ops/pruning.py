@@ -62,6 +62,7 @@ def most_salient(
   """
   typing.check_at_least("num_nonzeros", num_nonzeros, 1)
   flat = jnp.concatenate([part.ravel() for part in saliencies])
+  # By rank: with a threshold in its place a tie would break the budget.
   order = jnp.argsort(-flat, stable=True)[:num_nonzeros]
   kept = jnp.zeros(flat.shape, bool).at[order].set(True) & (flat > 0)
   ends = np.cumsum([part.size for part in saliencies])[:-1]

@@ -102,6 +102,7 @@ def query_codes(
     return codes.assign_codes(values)
 
   _, size, width = keys.shape
+  # A query has features / width parts, of `size` scores each.
   block = max(_BLOCK_ENTRIES * width // (queries.shape[1] * size), 1)
   if queries.shape[0] <= block:
     return choose(queries)
@@ -305,8 +306,15 @@ def check_quantization_options(
     )
 
 
-def _linear_moments(parts, directions, offsets, shares):
+def _linear_moments(
+  parts: Float[Array, "num_embeddings code_length width"],
+  directions: Float[Array, "#code_length codebook_size width"],
+  offsets: Float[Array, "#code_length codebook_size"],
+  shares: Float[Array, " num_embeddings"],
+) -> normalization.Moments:
   """Computes the moments of scores that are linear in the parts."""
+  # Centred before the product, or the covariance would be a small difference of
+  # large moments.
   means = jnp.einsum("n,njw->jw", shares, parts)
   centred = parts - means[None, :, :]
   weighted = centred * jnp.expand_dims(shares, (1, 2))
@@ -323,7 +331,10 @@ def _linear_moments(parts, directions, offsets, shares):
   return normalization.Moments(mean, jnp.mean(within + between, axis=0))
 
 
-def _parts(queries, keys):
+def _parts(
+  queries: Float[Array, "*batch features"],
+  keys: Float[Array, "#code_length codebook_size code_features"],
+) -> Float[Array, "*batch code_length code_features"]:
   *batch, features = queries.shape
   width = keys.shape[-1]
   # No -1: the batch may be empty.

@@ -13,6 +13,7 @@ from anchor_codes.ops.codes import decode_codes
 from anchor_codes.ops.given_codes import random_codes
 from anchor_codes.ops.reductions import wide
 
+# Codes must not depend on how a device rounds the factors of a product.
 _FULL = jax.lax.Precision.HIGHEST
 _BLOCK_ENTRIES = 2**22  # Numbers to hold at a time: 16 MiB.
 
@@ -183,4 +184,5 @@ def _residual_code(
 
 
 def _block_size(codebooks: Float[Array, "_ codebook_size features"]) -> int:
+  # A point holds a vector, and the scores of one stage at a time.
   return max(_BLOCK_ENTRIES // max(codebooks.shape[1:]), 1)

@@ -53,8 +53,11 @@ def masked_mean(
   chex.assert_shape(values, (*where.shape, ...))
   missing = tuple(range(where.ndim, values.ndim))
   mask = jnp.broadcast_to(jnp.expand_dims(where, missing), values.shape)
+  # Selected, not multiplied by the mask: 0 times `nan` is `nan`.
   total = jnp.sum(jnp.where(mask, wide(values), 0), axis)
   count = jnp.sum(mask, axis, dtype=total.dtype)
   if axis_name is not None:
+    # Sums and counts apart: the mean of means is wrong if one device has more
+    # padding than another.
     total, count = jax.lax.psum((total, count), axis_name)
   return total / jnp.maximum(count, 1)

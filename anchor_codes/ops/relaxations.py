@@ -321,12 +321,12 @@ def check_temperature(
   return temperature
 
 
-def _argmax(logits):
+def _argmax(logits: Array) -> Array:
   return jnp.argmax(wide(logits), axis=-1)
 
 
 @jax.custom_vjp
-def _straight_through(hard, soft):
+def _straight_through(hard: Array, soft: Array) -> Array:
   del soft
   return hard
 
@@ -339,17 +339,20 @@ _straight_through.defvjp(
 
 
 @jax.custom_vjp
-def _softmax_codes(logits, temperature):
+def _softmax_codes(logits: Array, temperature: Array) -> Array:
   del temperature
-  size = logits.shape[-1]
-  return jax.nn.one_hot(_argmax(logits), size, dtype=logits.dtype)
+  return jax.nn.one_hot(_argmax(logits), logits.shape[-1], dtype=logits.dtype)
 
 
-def _softmax_codes_fwd(logits, temperature):
+def _softmax_codes_fwd(
+  logits: Array, temperature: Array
+) -> tuple[Array, tuple[Array, Array]]:
   return _softmax_codes(logits, temperature), (logits, temperature)
 
 
-def _softmax_codes_bwd(residuals, cotangent):
+def _softmax_codes_bwd(
+  residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, None]:
   logits, temperature = residuals
   return _softmax_vjp(logits, temperature, cotangent), None
 
@@ -358,29 +361,34 @@ _softmax_codes.defvjp(_softmax_codes_fwd, _softmax_codes_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attach_logits(composition, vectors, arrays):
+def _attach_logits(
+  composition: str, vectors: Array, arrays: tuple[Array, Array, Array]
+) -> Array:
   """Gives combined vectors the gradient of the softmax of their logits."""
   del composition, arrays
   return vectors
 
 
-def _attach_logits_fwd(composition, vectors, arrays):
+def _attach_logits_fwd(
+  composition: str, vectors: Array, arrays: tuple[Array, Array, Array]
+) -> tuple[Array, tuple[Array, Array, Array]]:
   return _attach_logits(composition, vectors, arrays), arrays
 
 
-def _attach_logits_bwd(composition, arrays, cotangent):
+def _attach_logits_bwd(
+  composition: str, arrays: tuple[Array, Array, Array], cotangent: Array
+) -> tuple[Array, tuple[Array, None, None]]:
   logits, codebooks, temperature = arrays
   scores = position_scores(
     cotangent, codebooks, composition, code_length=logits.shape[-2]
   )
-  logits_cotangent = _softmax_vjp(logits, temperature, scores)
-  return cotangent, (logits_cotangent, None, None)
+  return cotangent, (_softmax_vjp(logits, temperature, scores), None, None)
 
 
 _attach_logits.defvjp(_attach_logits_fwd, _attach_logits_bwd)
 
 
-def _softmax_vjp(logits, temperature, cotangent):
+def _softmax_vjp(logits: Array, temperature: Array, cotangent: Array) -> Array:
   logits, dtype = wide(logits), logits.dtype
   temperature = temperature.astype(logits.dtype)
   # The maximum goes first, so that a tiny temperature cannot overflow.

@@ -229,10 +229,12 @@ def _draw_donors(
     draws = jax.random.randint(
       draw_key, (_DRAWS * size,), 0, digits.shape[0], jnp.int32
     )
+    # Sorted, so that a symbol that is drawn twice stands next to itself.
     draws = jnp.sort(draws)
     is_new = jnp.concatenate([jnp.array([True]), draws[1:] != draws[:-1]])
     is_crowded = usage[digits[draws].astype(jnp.int32)] > jnp.mean(usage)
     rank = jax.random.uniform(rank_key, draws.shape)
+    # Behind all uniform draws: what is of no use is taken last.
     rank = jnp.where(is_new & is_crowded, rank, 2)
     best = jnp.argsort(rank)[:size]
     return draws[best], rank[best] < 2

@@ -37,6 +37,8 @@ def dot_scores(
   [[ 0.5  -0.25  0.25]]
   """
   chex.assert_shape(keys, ({1, queries.shape[-2]}, None, queries.shape[-1]))
+  # Without its axis a shared codebook is one matrix, and all positions go into
+  # one product with it.
   positions, keys = ("", keys[0]) if keys.shape[0] == 1 else ("j", keys)
   return _full_einsum(
     f"...{positions}w,{positions}kw->...{positions}k", queries, keys
@@ -116,7 +118,10 @@ def position_scores(
   return _full_einsum("...w,jkw->...jk", vectors, codebooks)
 
 
-def _full_einsum(subscripts, left, right):
+def _full_einsum(
+  subscripts: str, left: Float[Array, "..."], right: Float[Array, "..."]
+) -> Float[Array, "..."]:
+  # Products of bfloat16 are summed in float32: rounded scores would tie.
   dtype = wide(left).dtype
   return jnp.einsum(
     subscripts, left, right, precision=_FULL, preferred_element_type=dtype

@@ -7,6 +7,8 @@ before any lookup, and serve labels as well as inputs. Draws are independent
 for each occurrence. Leave them out at evaluation; nothing needs rescaling.
 """
 
+from typing import Any, TypeGuard
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -68,6 +70,7 @@ def sse_se_transition(
   if num_embeddings == 1:
     return ids
   key_hit, key_row = jax.random.split(key)
+  # Draws lie in [0, 1): a rate of 0 never hits, and a rate of 1 always does.
   hit = jax.random.uniform(key_hit, ids.shape, jnp.float32) < rate
   hit &= (ids >= low) & (ids <= low + num_embeddings - 1)
   if where is not None:
@@ -134,15 +137,18 @@ def sse_graph_transition(
   )
   if num_edges == 0:
     return other
+  # Special ids read the edges of some node, in vain: `other` leaves them alone.
   local = jnp.clip(ids.astype(jnp.int32) - low, 0, num_nodes - 1)
   start = graph.offsets[local]
   degree = graph.offsets[local + 1] - start
   extra = (neighbor_ratio - 1) * degree.astype(jnp.float32)
   draw = jax.random.uniform(key_near, ids.shape, jnp.float32)
   near = draw * (num_nodes - 1 + extra) < extra
+  # Nodes without neighbours draw something as well, but are never `near`.
   step = _randint(key_edge, ids.shape, jnp.maximum(degree, 1))
   edge = jnp.minimum(start + step, num_edges - 1)
   neighbor = (graph.neighbors[edge] + low).astype(ids.dtype)
+  # Another id comes out exactly where one is to be replaced.
   return jnp.where((other != ids) & near, neighbor, other)
 
 
@@ -203,12 +209,18 @@ def transition_row(
   return row
 
 
-def _check(ids, num_embeddings, rate, low):
+def _check(
+  ids: Int[Array, "*batch"],
+  num_embeddings: int,
+  rate: float | Float[Array, ""],
+  low: int,
+) -> None:
   check_integer_ids(ids)
   check_at_least("num_embeddings", num_embeddings, 1)
   check_at_least("low", low, 0)
   if _is_number(rate):
     check_rate("rate", rate)
+  # Ids are drawn in int32, whatever their type.
   largest = low + num_embeddings - 1
   if largest > min(jnp.iinfo(ids.dtype).max, 2**31 - 1):
     raise ValueError(
@@ -216,16 +228,18 @@ def _check(ids, num_embeddings, rate, low):
     )
 
 
-def _check_ratio(neighbor_ratio):
+def _check_ratio(neighbor_ratio: float | Float[Array, ""]) -> None:
   if _is_number(neighbor_ratio) and not neighbor_ratio >= 1:
     raise ValueError(
       f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."
     )
 
 
-def _randint(key, shape, maximum):
+def _randint(
+  key: PRNGKeyArray, shape: tuple[int, ...], maximum: int | Int[Array, "*batch"]
+) -> Int[Array, "*batch"]:
   return jax.random.randint(key, shape, 0, maximum, jnp.int32)
 
 
-def _is_number(value):
+def _is_number(value: Any) -> TypeGuard[float]:
   return isinstance(value, int | float | np.number)

@@ -55,6 +55,7 @@ def slot_rows(transform: np.ndarray) -> dict[str, Any]:
   rows, columns = np.nonzero(transform)
   counts = np.bincount(rows, minlength=len(transform))
   slots = np.arange(len(rows)) - np.repeat(_starts(counts), counts)
+  # One slot at least: a table refuses slots that are an array without entries.
   shape = (len(transform), max(1, int(counts.max())))
   weights = np.zeros(shape, transform.dtype)
   indices = np.zeros(shape, accounting.index_dtype(transform.shape[1]))
@@ -74,6 +75,7 @@ def masked_rows(transform: np.ndarray) -> dict[str, Any]:
     [num_embeddings, ceil(num_anchors / 8)], the lowest bit of a byte first.
   """
   present = transform != 0
+  # The lowest bit first, as in packed codes.
   masks = np.packbits(present, axis=1, bitorder="little")
   return {"weights": transform[present], "masks": masks}
 

@@ -174,6 +174,7 @@ class AnchorTable(base.Table):
       return self._dense_rows(ids) @ vectors.astype(np.float32)
     weights, indices = self.weights[ids].astype(np.float32), self.indices[ids]
     mixed = np.zeros((len(ids), vectors.shape[1]), np.float32)
+    # Slot by slot: the vectors of all slots at once would not fit the cache.
     for i in range(indices.shape[1]):
       mixed += weights[:, i, None] * vectors.take(indices[:, i], axis=0)
     return mixed
@@ -200,6 +201,8 @@ def _as_indices(indices: Any, num_anchors: int, verify: bool) -> np.ndarray:
   array, dtype = np.asarray(indices), index_dtype(num_anchors)
   if not np.issubdtype(array.dtype, np.integer):
     raise ValueError(f"`indices` must be integers, got {array.dtype}.")
+  # A cast would wrap a bad index around, so that it is looked for first. What
+  # is of the right type may be mapped, and stays unread if so asked.
   if array.dtype != dtype or verify:
     bad = (array < 0) | (array >= num_anchors)
     if bad.any():

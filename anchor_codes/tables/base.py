@@ -316,6 +316,7 @@ def as_array(
   if array.ndim != ndim or not (array.size or may_be_empty):
     axes = f"{ndim} axes" + ("" if may_be_empty else ", none of them empty")
     raise ValueError(f"`{name}` must have {axes}, got shape {array.shape}.")
+  # Of a view: the array of the caller stays writeable.
   view = array.view()
   view.flags.writeable = False
   return view
@@ -328,6 +329,7 @@ def cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     ValueError: If a value of `name` is too large for the type, or no number.
   """
   limit = np.finfo(dtype).max
+  # In this form `nan` is refused, too.
   if array.size and not np.abs(array).max() <= limit:
     raise ValueError(f"`{name}` must lie within {limit} for {dtype}.")
   return array.astype(dtype)

@@ -188,6 +188,7 @@ class CodeTable(base.Table):
 
   def _compose(self, ids: np.ndarray) -> np.ndarray:
     vectors = self.codebooks.reshape(-1, self.codebooks.shape[2])
+    # These need the vectors of all digits; a sum is built up without them.
     if self.composition in ("concat", "lstm"):
       combined = vectors.take(self._addresses(ids, vectors), axis=0)
       combined = combined.astype(np.float32, copy=False)
@@ -207,6 +208,7 @@ class CodeTable(base.Table):
       return super()._score_shared(queries)
     size, parts = queries.shape[1], queries
     if self.projection is not None:
+      # Projected are the few queries, not all the vectors of the codebooks.
       parts = self.projection.astype(np.float32) @ queries
     if self.composition == "concat":
       parts = queries.reshape(self.code_length, self.codebooks.shape[2], size)
@@ -236,6 +238,7 @@ class CodeTable(base.Table):
   def _addresses(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Finds the vector of each digit, of one codebook or one for each digit."""
     positions = len(vectors) // self.codebook_size
+    # Modulo 1 every digit starts at the one codebook that there is.
     first = np.arange(self.code_length) % positions * self.codebook_size
     return self._codes_of(ids) + first
 

@@ -127,6 +127,7 @@ def _mean_lstm(
   vectors: np.ndarray, arrays: Mapping[str, np.ndarray]
 ) -> np.ndarray:
   size, code_length, code_features = vectors.shape
+  # Two products, because the inputs side by side would be a copy.
   of_input, of_hidden = np.split(arrays["kernels"], [code_features])
   hidden, cell = (np.tile(state, (size, 1)) for state in arrays["states"])
   total = np.zeros_like(hidden)

@@ -54,6 +54,7 @@ class HashTable(base.Table):
   """
 
   kind: ClassVar[str] = "hash"
+  # The tensors do not tell the number of symbols, which have no rows here.
   _OPTIONS: ClassVar = {
     "num_embeddings": int,
     "addressing": str,
@@ -89,6 +90,7 @@ class HashTable(base.Table):
     names = [f"buckets_{i}" for i in range(len(tensors))]
     if set(names) != set(tensors):
       raise ValueError(f"Unknown tensors {sorted(tensors)}")
+    # By number: in a file `buckets_10` may stand before `buckets_2`.
     buckets = [tensors[name] for name in names]
     return cls(buckets, **cls._parse_options(metadata), **options)
 

@@ -54,6 +54,7 @@ def load(path: str | os.PathLike, *, verify: bool = True) -> base.Table:
     table = _TABLES[kind].from_tensors(
       tensors, metadata, vocabulary=vocabulary, verify=verify
     )
+    # A program may read the header alone: it must not contradict the tensors.
     for name, value in table.metadata.items():
       if metadata.get(name) != value:
         raise ValueError(

@@ -24,6 +24,7 @@ FORMAT = "anchor_codes"
 FORMAT_VERSION = 1
 
 _MAX_HEADER = 100_000_000  # As the reference reader; a header is tiny.
+# Little-endian on every machine: the format knows no other order.
 _DTYPES = {
   "F32": np.dtype("<f4"),
   "F16": np.dtype("<f2"),
@@ -89,6 +90,7 @@ def write(
   header = _canonical({**entries, _METADATA: metadata})
   header += b" " * (-len(header) % 8)  # Aligns the tensors.
   blobs = (struct.pack("<Q", len(header)), header, *arrays.values())
+  # The file behind a symbolic link: the link itself would be replaced.
   _write_atomically(os.path.realpath(path), blobs)
 
 
@@ -112,6 +114,8 @@ def read(
   with naming(path):
     data = _map(path)
     entries, metadata, begin = _parse(data)
+    # The format goes first: a foreign file, whose header has no checksum, would
+    # seem damaged. Tensors are sliced only once the header can be trusted.
     _check_format(metadata)
     if metadata.get(_HEADER_HASH) != _header_hash(entries, metadata):
       raise ValueError("The header does not match its checksum")
@@ -146,10 +150,12 @@ def _entries(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _canonical(value: Any) -> bytes:
+  # One way only to write a value: the reader hashes what it has parsed.
   return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _sha256(array: np.ndarray) -> str:
+  # The buffer itself: `tobytes` would copy a table that may be mapped.
   return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
@@ -163,14 +169,17 @@ def _header_hash(
 def _write_atomically(path: str, blobs: Iterable[Any]) -> None:
   # In the same folder, hence on the same file system.
   folder = pathlib.Path(path).parent
+  # Two processes that write the same file must not share the temporary one.
   temporary = folder / f".tmp-{secrets.token_hex(8)}"
   try:
     with temporary.open("xb") as file:
       file.writelines(blobs)
       file.flush()
+      # Content before name: a crash must not leave the name of half a file.
       os.fsync(file.fileno())
     os.replace(temporary, path)
   except BaseException:
+    # Whatever it was, a keyboard interrupt among others: no litter.
     temporary.unlink(missing_ok=True)
     raise
   if os.name == "posix":  # Makes the new name durable.
@@ -192,6 +201,7 @@ def _map(path: str | os.PathLike) -> np.ndarray:
 def _parse(data: np.ndarray) -> tuple[dict[str, Any], dict[str, str], int]:
   """Returns the entries of the tensors, the metadata and where data begins."""
   length = int.from_bytes(data[:8].tobytes(), "little")
+  # Before it is read: damaged bytes may ask for a header of any length.
   if length > min(_MAX_HEADER, len(data) - 8):
     raise ValueError(
       f"Its first bytes ask for a header of {length} bytes in a file of "
@@ -221,10 +231,12 @@ def parse_json(name: str, data: np.ndarray) -> Any:
   try:
     return json.loads(data.tobytes(), object_pairs_hook=_unique)
   except (ValueError, RecursionError) as error:
+    # A RecursionError is what brackets come to that are nested deep enough.
     raise ValueError(f"The {name} is not valid JSON: {error}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  # Of two equal keys one reader takes the first, and another one the last.
   if len(dict(pairs)) != len(pairs):
     raise ValueError("a key is there twice")
   return dict(pairs)
@@ -265,6 +277,7 @@ def _parse_entry(name: str, entry: Any) -> tuple[np.dtype, list, list]:
     shape, offsets = [*entry["shape"]], [*entry["data_offsets"]]
   except (KeyError, TypeError):
     raise ValueError(f"The entry of {name!r} is not valid") from None
+  # `type` below, because True is an instance of int.
   sizes = (*shape, *offsets)
   if len(offsets) != 2 or not all(type(x) is int and x >= 0 for x in sizes):
     raise ValueError(f"The shape or place of {name!r} is not valid")
@@ -273,6 +286,7 @@ def _parse_entry(name: str, entry: Any) -> tuple[np.dtype, list, list]:
 
 def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
   position = 0
+  # A gap would hold bytes that no checksum covers.
   for begin, end in sorted(spans):
     if begin != position:
       raise ValueError("There are gaps or overlaps between the tensors")

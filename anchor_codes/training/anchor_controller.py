@@ -128,6 +128,7 @@ class AnchorController:
 
   def _record(self, statistics: AnchorStatistics) -> Self:
     sizes = {t: len(i) for t, i in statistics.importances.items()}
+    # Python's numbers: JSON does not know those of NumPy.
     new = AnchorRound(
       sizes, float(statistics.loss), int(statistics.num_nonzeros)
     )
@@ -235,6 +236,7 @@ class MarginalController(AnchorController):
       new = dataclasses.replace(new, pruning_from=len(new.rounds) - 1)
     at_end = max(new.rounds[-1].num_anchors.values()) == 1
     trials = new._trials(at_end=at_end)
+    # The first loss of the path is not known before the second.
     best = int(np.argmin(trials)) if len(trials) else 0
     if at_end or len(trials) - 1 - best >= self.patience:
       return new, new._finish(best)
@@ -253,6 +255,7 @@ class MarginalController(AnchorController):
   @property
   def oldest_needed(self) -> int:
     """The oldest round whose state a later plan may restore."""
+    # In growth no earlier round is taken up again.
     if self.pruning_from is None:
       return len(self.rounds)
     trials = self._trials(at_end=False)
@@ -308,6 +311,7 @@ def _drop(importances: Mapping[str, np.ndarray], share: float) -> AnchorPlan:
   keep = {}
   for table, values in importances.items():
     number = min(max(int(share * len(values)), 1), len(values) - 1)
+    # Stable: of equal anchors the later ones go, in every process alike.
     order = np.argsort(-np.asarray(values), kind="stable")
     staying = np.sort(order[: len(values) - number])
     keep[table] = tuple(int(k) for k in staying)

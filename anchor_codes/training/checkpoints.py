@@ -71,12 +71,15 @@ class Checkpointer:
     self.folder.mkdir(parents=True, exist_ok=True)
     self.max_to_keep = max_to_keep
     self._orbax = _import_orbax()
+    # Not the asynchronous one: its errors appear at a later call, while the run
+    # believes its last step safe.
     handler = self._orbax.StandardCheckpointHandler()
     self._arrays = self._orbax.Checkpointer(handler)
     self._damaged: set[int] = set()
 
   def steps(self) -> list[int]:
     """Returns the numbers of the steps in the folder, in order."""
+    # `saving-10` and `damaged-10` are no steps.
     names = (path.name for path in self.folder.iterdir())
     return sorted(int(name) for name in names if name.isdecimal())
 
@@ -101,6 +104,8 @@ class Checkpointer:
       Exception: Whatever goes wrong in writing, such as a full disk.
     """
     self._check_newest(step)
+    # Through JSON at once: what it cannot hold fails before a file is written,
+    # and the record is hashed as it will be read.
     record: dict[str, Any] = {
       "metadata": json.loads(json.dumps(metadata or {}))
     }
@@ -185,6 +190,7 @@ class Checkpointer:
     for name, leaf in restored.items():
       if _digest(leaf) != record["arrays"][name]["sha256"]:
         raise _DamagedError(f"{name} does not agree with its SHA-256")
+    # The merge keeps the order of the example, by which leaves are put back.
     return {name: _empty(leaf) for name, leaf in arrays.items()} | restored
 
   def _pass_over(self, step: int, error: _DamagedError) -> None:
@@ -196,6 +202,7 @@ class Checkpointer:
 
   def _check_newest(self, step: int) -> None:
     typing.check_at_least("step", step, 0)
+    # A run that has gone back past damaged steps comes to their numbers again.
     newest = max(set(self.steps()) - self._damaged, default=-1)
     if step <= newest:
       raise ValueError(
@@ -209,6 +216,7 @@ class Checkpointer:
       aside = self.folder / f"damaged-{step}"
       shutil.rmtree(aside, ignore_errors=True)
       (self.folder / str(step)).rename(aside)
+    # Of a process that was killed while it saved.
     for left_over in self.folder.glob("saving-*"):
       shutil.rmtree(left_over)
     saving.mkdir()
@@ -219,6 +227,8 @@ class Checkpointer:
     record["files"] = _digests_of_files(saving)
     record["sha256"] = _digest_of_record(record)
     (saving / RECORD).write_text(json.dumps(record), encoding="utf-8")
+    # The rename is what makes a step: before it nobody sees one, and after it
+    # all of it is there.
     saving.rename(self.folder / str(step))
     for old in self.steps()[: -self.max_to_keep]:
       shutil.rmtree(self.folder / str(old))

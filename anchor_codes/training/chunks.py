@@ -56,6 +56,8 @@ def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
   {'data': 1}
   """
   devices = jax.devices() if devices is None else devices
+  # Auto: over explicit axes every gather of a step would have to name the
+  # sharding of its result.
   return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -133,6 +135,7 @@ class Chunk:
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
       if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
+      # A process has only its own part, for its own devices to split.
       mesh = self.mesh.local_mesh or self.mesh
       _check_divisible("batch", leaf, sharding.spec, mesh)
       return jax.make_array_from_process_local_data(sharding, leaf)
@@ -185,8 +188,11 @@ def compile_chunk(
 
   program = jax.jit(
     lambda state, batches: jax.lax.scan(step, state, batches),
+    # The new state takes the memory of the old one, which is not read again.
     donate_argnums=0,
     in_shardings=(place(state_specs), place(batch_specs)),
+    # Said for the results as well: left alone, the compiler may give a split
+    # table back whole, after a sum of all of it over the devices.
     out_shardings=(place(state_specs), place(REPLICATED)),
   )
   return Chunk(program, mesh, state_specs, batch_specs)
@@ -235,6 +241,7 @@ def run_chunks(
   """
   for number, batch in enumerate(batches, first_chunk):
     state, metrics = chunk(state, batch)
+    # One transfer for a chunk; one for each step would stall the devices.
     metrics = jax.device_get(metrics)
     _check_loss(metrics, number)
     for callback in callbacks:
@@ -271,6 +278,7 @@ def _put_on_devices(leaf: Any, sharding: NamedSharding) -> jax.Array:
     leaf = jnp.asarray(leaf, leaf.dtype)
   is_local = isinstance(leaf, jax.Array) and leaf.is_fully_addressable
   if is_local and not sharding.is_fully_addressable:
+    # Typed keys have no form in NumPy: their data go in their place.
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
       data = _put_on_devices(jax.random.key_data(leaf), sharding)
       return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -282,6 +290,7 @@ def _check_divisible(
   name: str, leaf: Any, spec: PartitionSpec, mesh: Mesh
 ) -> None:
   """Checks that the devices of a mesh split the axes of an array evenly."""
+  # A spec may be shorter than the shape: the other axes are not split.
   for size, axes in zip(np.shape(leaf), spec, strict=False):
     names = (axes,) if isinstance(axes, str) else axes or ()
     devices = math.prod(mesh.shape[axis] for axis in names)

@@ -103,6 +103,7 @@ def proximal_l1(
 
     def move(p: jax.Array, factor: Any, u: jax.Array) -> jax.Array:
       penalty = _scale(jnp.asarray(rate * l1, p.dtype), factor, p)
+      # An update of exactly -p: adding it gives an exact zero.
       return threshold(p + u, penalty) - p
 
     return _map_params(move, params, multipliers, updates), state

@@ -32,6 +32,7 @@ def anchor_capacity(num_anchors: int) -> int:
   [1, 2, 4, 64]
   """
   typing.check_at_least("num_anchors", num_anchors, 1)
+  # By bits: a logarithm could round a power of two up to the next.
   return 1 << (num_anchors - 1).bit_length()
 
 

@@ -85,6 +85,7 @@ def unique_ids(ids: Int[Array, "*batch"], *, num_embeddings: int) -> UniqueIds:
   """
   typing.check_integer_ids(ids)
   typing.check_at_least("num_embeddings", num_embeddings, 1)
+  # A narrow type may hold all ids, but not the sentinel.
   if jnp.iinfo(ids.dtype).max < num_embeddings:
     ids = ids.astype(jnp.int32)
   inside = (ids >= 0) & (ids < num_embeddings)
@@ -252,6 +253,8 @@ def row_updates(
       )
     return True
 
+  # What belongs to no parameter, such as a count of steps, has no rows: it is
+  # the same for the whole table.
   is_rows = optax.tree.map_params(
     transformation,
     has_rows,
@@ -370,6 +373,7 @@ def _mean_square(gradient: Array) -> Float[Array, " num_embeddings"]:
 
 
 def _inverse_root(accumulator: Array, eps: float) -> Array:
+  # If it and eps are 0, a row without a gradient would be 0 * inf.
   return jnp.where(accumulator > 0, jax.lax.rsqrt(accumulator + eps), 0)
 
 

@@ -97,6 +97,7 @@ def _inverse_time(
     )
 
   def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
+    # Divided as integers: float32 does not count past 2 ** 24.
     steps = (jnp.asarray(count) // decay_steps).astype(jnp.float32)
     return jnp.maximum(initial / (1 + decay_rate * steps), lowest)
 
