@@ -34,12 +34,6 @@ layers_without_rows = laws_of(layers.names(but="has_rows"))
 is_trained_row = nnx.All(nn.is_row, nnx.Param)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
-
-
 def assert_close(first, second, *, rtol=1e-5, atol=1e-6):
   """Asserts that two trees are equal up to the order of sums."""
   chex.assert_trees_all_close(first, second, rtol=rtol, atol=atol)

@@ -12,8 +12,10 @@ import jax
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Compiling takes tests longer than running what is compiled.
+jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile(
-  "tests", deadline=None, derandomize=True, max_examples=50
+  "tests", deadline=None, derandomize=True, max_examples=30
 )
 hypothesis.settings.load_profile("tests")

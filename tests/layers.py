@@ -3,11 +3,10 @@
 A new embedding is one more entry of `LAYERS`.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -117,7 +116,6 @@ LAYERS = {
     hidden=5,
     temperature=_cooling,
   ),
-  "kd_output_norm": _kd(4 * 4 * F + F, output_norm=True),
   # Wider code vectors than embeddings are folded to the latter in a table.
   "kd_output_norm_linear": _kd(
     4 * 4 * F + F, output_norm=True, composition="linear", code_features=9
@@ -126,7 +124,7 @@ LAYERS = {
   "dpq_nearest": _dpq(4 * F, relaxation="nearest"),
   "dpq_shared": _dpq(F, shared_codebook=True, temperature=0.3),
   "dpq_no_norm": _dpq(4 * F, relaxation="nearest", score_norm=False),
-  "dpq_tied": _dpq(4 * F, tied=True),
+  "dpq_tied": _dpq(4 * F, tied=True, temperature=_cooling),
   "dpq_untied_nearest": _dpq(
     4 * F,
     relaxation="nearest",
@@ -134,8 +132,6 @@ LAYERS = {
     codebook_weight=0.7,
     commitment_weight=0.3,
   ),
-  "dpq_schedule": _dpq(4 * F, temperature=_cooling),
-  "fixed_sum": _fixed(4 * 4 * F),
   # Random digits share more than learned ones: more values, to fit as well.
   "fixed_concat": _fixed(8 * F, 16, codebook_size=8, composition="concat"),
   "fixed_linear": _fixed(
@@ -176,18 +172,6 @@ def make_eval(name: str, **options: Any) -> Any:
     layer.inner_norm.variance[...] *= 0.03
   layer.eval()
   return layer
-
-
-@contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
-  """Compiles with few optimisations: that takes most of the time here."""
-  option = "jax_disable_most_optimizations"
-  before = jax.config.read(option)
-  jax.config.update(option, True)
-  try:
-    yield
-  finally:
-    jax.config.update(option, before)
 
 
 def construct(name: str, **options: Any) -> Any:

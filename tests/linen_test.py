@@ -25,12 +25,6 @@ CODES = layers.names("straight_through")
 IDS = np.array([[3, 5, 3], [0, 19, 7]])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
-
-
 def init(twin):
   return jax.jit(twin.init)(layers.QUICK_KEY, IDS)
 

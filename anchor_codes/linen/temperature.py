@@ -11,7 +11,7 @@ from anchor_codes.ops import relaxations
 class Temperature(linen.Module):
   """Linen twin of :class:`anchor_codes.nn.Temperature`.
 
-  >>> temperature = Temperature(lambda count: 1.0 / (1 + count))
+  >>> temperature = Temperature(lambda count: 0.5 ** count.astype(float))
   >>> temperature.init({}, deterministic=True)
   {'batch_stats': {'count': Array(0, dtype=int32)}}
   """

@@ -24,7 +24,7 @@ class Temperature(nnx.Module):
   Raises:
     ValueError: If it is a number that is not positive.
 
-  >>> temperature = Temperature(lambda count: 1.0 / (1 + count))
+  >>> temperature = Temperature(lambda count: 0.5 ** count.astype(float))
   >>> [float(temperature(deterministic=False)) for _ in range(2)]
   [1.0, 0.5]
   >>> print(temperature.count[...])

@@ -1,7 +1,5 @@
 """Settings for tests that train: compiling takes them longer than training."""
 
-from collections.abc import Iterator
-
 import jax
 import pytest
 
@@ -14,11 +12,3 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation() -> Iterator[None]:
-  """Leaves out the compiler's optimisations, which tiny models do not need."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)

@@ -94,16 +94,15 @@ class LanguageModelingTest(parameterized.TestCase):
     self.assertEqual(table.ids_of(["<eos>"]).shape, (1,))
 
   @parameterized.parameters("anchors", "dpq")
-  def test_one_two_and_four_devices_train_alike(self, embedding):
+  def test_one_and_four_devices_train_alike(self, embedding):
     config = tiny(self.text, embedding=embedding, num_sampled=16, dropout=0.1)
     curves = []
-    for number in (1, 2, 4):
+    for number in (1, 4):
       workdir = self.folder / str(number)
       mesh = training.data_mesh(jax.devices()[:number])
       language_modeling.train_and_evaluate(config, workdir, mesh=mesh)
       curves.append(losses_of(workdir))
     np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
-    np.testing.assert_allclose(curves[2], curves[0], rtol=1e-4)
 
   def test_sharing_at_rate_zero_changes_nothing(self):
     config = tiny(self.text, embedding="full")
@@ -198,14 +197,16 @@ def command(text: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path):
   text = tmp_path / "text.txt"
   write_text(text)
+  quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
   run = lambda *args: subprocess.run(
-    command(text, *args), cwd=ROOT, check=True, capture_output=True
+    command(text, *args), cwd=ROOT, check=True, capture_output=True, env=quick
   )
   run(tmp_path / "whole")
   workdir = tmp_path / "killed"
   process = subprocess.Popen(
     command(text, workdir),
     cwd=ROOT,
+    env=quick,
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )

@@ -5,13 +5,10 @@ import dataclasses
 import doctest
 import itertools
 import json
-import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 import jax
 import numpy as np
@@ -315,40 +312,6 @@ def command(text, workdir, *more):
 def write_csv(path):
   lines = ["text,label", *(f"{text},{label}" for text, label in make_rows())]
   path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-@pytest.mark.slow
-def test_a_killed_binary_resumes_to_the_same_numbers(tmp_path):
-  text = tmp_path / "own.csv"
-  write_csv(text)
-  run = lambda *args: subprocess.run(
-    command(text, *args), cwd=ROOT, check=True, capture_output=True, text=True
-  )
-  printed = run(tmp_path / "whole").stdout
-  assert "Test acc." in printed
-  assert "anchors" in printed
-  workdir = tmp_path / "killed"
-  process = subprocess.Popen(
-    command(text, workdir),
-    cwd=ROOT,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
-  deadline = time.monotonic() + 120
-  while not list(workdir.glob("checkpoints/[0-9]*")):
-    assert process.poll() is None
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
-  os.kill(process.pid, signal.SIGKILL)
-  process.wait()
-  assert not (workdir / "result.json").exists()
-  run(workdir, "--resume")
-  whole, resumed = (
-    json.loads((tmp_path / name / "result.json").read_text())["metrics"]
-    for name in ("whole", "killed")
-  )
-  assert whole == resumed
-  assert metrics_of(tmp_path / "whole") == metrics_of(workdir)
 
 
 def test_the_binary_explains_what_is_wrong(tmp_path):

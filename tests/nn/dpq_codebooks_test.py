@@ -13,12 +13,6 @@ from anchor_codes.ops import clustering, quantization, revival
 VECTORS = np.random.default_rng(0).standard_normal((80, 6), np.float32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
-
-
 def _make(**options):
   options = {"code_length": 3, "codebook_size": 8, **options}
   rngs = nnx.Rngs(layers.QUICK_KEY)

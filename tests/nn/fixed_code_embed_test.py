@@ -13,12 +13,6 @@ CODES = np.array([[0, 3], [1, 1], [0, 3], [2, 0]])
 OPTIONS = {"code_length": 2, "codebook_size": 4}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
-
-
 def _make(num_embeddings=4, **options):
   options = {**OPTIONS, "rngs": nnx.Rngs(layers.QUICK_KEY), **options}
   return nn.FixedCodeEmbed(num_embeddings, 6, **options)

@@ -15,12 +15,6 @@ OPTIONS = {"code_length": 4, "codebook_size": 4}
 AUTOENCODING = ops.GuidanceWeights(10.0, 3.0, 2.0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
-
-
 def make(student="kd_sum", *, guide=None, **options):
   rngs = nnx.Rngs(params=3, guidance=4)
   embed = layers.make(student)

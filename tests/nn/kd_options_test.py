@@ -5,7 +5,6 @@ Chen et al., ICML 2018. The laws of all layers are in conformance_test.py.
 
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import pytest
 from code_layers import call, codes, gradients
@@ -16,12 +15,6 @@ from anchor_codes.ops import losses, relaxations
 
 V, F = 30, 6
 IDS = np.arange(V)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def make(**options):

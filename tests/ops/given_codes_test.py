@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import pytest
 
@@ -18,12 +17,6 @@ from anchor_codes.ops import (
 )
 
 SIZES = {"num_embeddings": 3, "code_length": 2, "codebook_size": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def _normal(*shape, seed=0):

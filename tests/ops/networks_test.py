@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import pytest
 import reference
@@ -11,12 +10,6 @@ from anchor_codes import typing
 from anchor_codes.ops import codes, compositions, networks, relaxations
 
 L, K, W, H, F = 3, 5, 4, 6, 7  # Code length, codebook, widths, features.
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def _normal(seed, *shape):
@@ -187,8 +180,9 @@ def test_the_estimator_is_that_of_soft_one_hot_codes(composition):
   )
 
 
-@pytest.mark.parametrize("composition", ["mlp", "lstm"])
-@pytest.mark.parametrize("batch", [(), (2, 3)])
+@pytest.mark.parametrize(
+  ("composition", "batch"), [("mlp", ()), ("lstm", (2, 3))]
+)
 def test_attend_goes_through_the_table_in_blocks(
   composition, batch, monkeypatch
 ):

@@ -5,7 +5,6 @@ import re
 import chex
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import pytest
 import reference
@@ -14,12 +13,6 @@ from anchor_codes.ops import normalization, quantization
 
 L, K, W = 3, 4, 2  # Digits, their values, and the width of a part.
 both_relaxations = pytest.mark.parametrize("relaxation", ["softmax", "nearest"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def _normal(*shape, seed=0):

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,12 +14,6 @@ from anchor_codes.ops import normalization, quantization, revival
 from anchor_codes.ops.entries import Entries
 
 V, L, K, W = 600, 3, 16, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def _normal(*shape, seed=0):

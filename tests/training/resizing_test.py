@@ -5,7 +5,6 @@ import json
 import chex
 import jax
 import jax.numpy as jnp
-import layers
 import numpy as np
 import optax
 import pytest
@@ -17,12 +16,6 @@ from anchor_codes import nn, ops, training
 
 SIZES = {"users": 5, "items": 7}
 FEATURES, CAPACITY = 3, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  with layers.quick_compilation():
-    yield
 
 
 def make_params(*, capacity=CAPACITY, seed=0):
