@@ -16,6 +16,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)
 
 hypothesis.settings.register_profile(
-  "tests", deadline=None, derandomize=True, max_examples=30
+  "tests", deadline=None, derandomize=True, max_examples=20
 )
 hypothesis.settings.load_profile("tests")

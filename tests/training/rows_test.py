@@ -209,6 +209,15 @@ def test_lazy_is_dense(name):
   chex.assert_trees_all_close(lazy, dense, rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture
+def _optimizations():
+  """Compiles as users do: equal to the bit is what the compiler makes of it."""
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("_optimizations")
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "row_adagrad"])
 def test_lazy_is_dense_to_the_bit_without_duplicates(name):
   rows = random_rows()
