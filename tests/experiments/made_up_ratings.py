@@ -66,13 +66,10 @@ def tiny(**options):
 
 
 @contextlib.contextmanager
-def quick_settings():
-  """Settings for programs that are compiled to run for milliseconds."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  # The binaries run without the strict settings of the unit tests.
+def usual_settings():
+  """Settings of the binaries, which are not the strict ones of unit tests."""
   with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Programs(dict):

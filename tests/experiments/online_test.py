@@ -11,7 +11,7 @@ from made_up_ratings import (
   make_run,
   metrics_of,
   outcome,
-  quick_settings,
+  usual_settings,
   tiny,
   train,
   train_in_part,
@@ -33,7 +33,7 @@ BATCHES = ONLINE["online_batches"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _settings():
-  with quick_settings():
+  with usual_settings():
     yield
 
 
