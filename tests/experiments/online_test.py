@@ -11,10 +11,10 @@ from made_up_ratings import (
   make_run,
   metrics_of,
   outcome,
-  usual_settings,
   tiny,
   train,
   train_in_part,
+  usual_settings,
 )
 
 from anchor_codes import tables, training
