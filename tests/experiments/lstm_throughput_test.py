@@ -81,7 +81,7 @@ def test_missing_torch_is_named(task, monkeypatch):
 
 def test_threads_are_limited_for_a_while():
   if not hasattr(os, "sched_getaffinity"):
-    pytest.skip("needs Linux")
+    pytest.skip("needs Linux, where a process may choose its cores")
   allowed = os.sched_getaffinity(0)
   with benchmark._limited(1):
     assert len(os.sched_getaffinity(0)) == 1
