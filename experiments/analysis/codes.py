@@ -24,7 +24,7 @@ from absl import flags
 from numpy.lib.npyio import NpzFile
 
 from anchor_codes import tables
-from experiments.analysis import runs
+from experiments import tuning
 from experiments.datasets import language_model as datasets
 from experiments.reporting import anchor_plots, code_plots, code_statistics
 from experiments.reporting import codes as code_reports
@@ -233,4 +233,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
   _define_flags()
-  runs.run_app(_analyse)
+  tuning.run_app(_analyse)

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import reporting
+from experiments import reporting, tuning
 from experiments.analysis import runs
 from experiments.datasets import ratings as datasets
 from experiments.reporting import files
@@ -110,4 +110,4 @@ def _analyse() -> None:
 
 if __name__ == "__main__":
   runs.define_flags(NAME)
-  runs.run_app(_analyse)
+  tuning.run_app(_analyse)

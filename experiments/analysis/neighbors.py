@@ -19,7 +19,7 @@ from absl import flags
 
 from anchor_codes import tables
 from anchor_codes import typing as options
-from experiments import reporting
+from experiments import reporting, tuning
 from experiments.analysis import runs
 from experiments.datasets import movies
 from experiments.reporting import anchor_plots, anchors, files
@@ -286,4 +286,4 @@ if __name__ == "__main__":
   runs.define_flags(NAME)
   flags.DEFINE_string("table", None, "The `items.safetensors` of a run.")
   flags.DEFINE_integer("min_count", 50, "Ratings that a symbol has at least.")
-  runs.run_app(_analyse)
+  tuning.run_app(_analyse)

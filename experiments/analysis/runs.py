@@ -1,18 +1,22 @@
 """What the analyses share: runs with records, and what these say."""
 
 import csv
-import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 
 from anchor_codes import ops
-from experiments import nonparametric, online, recommending, reporting
+from experiments import (
+  nonparametric,
+  online,
+  recommending,
+  reporting,
+  tuning,
+)
 from experiments.datasets import ratings as datasets
 from experiments.datasets import synthetic_ratings
 
@@ -45,23 +49,22 @@ def run_once(
   Returns:
     The record.
   """
-  workdir = pathlib.Path(workdir)
-  if (workdir / "result.json").exists():
-    result = reporting.read_result(workdir)
-    options = dataclasses.asdict(config)
-    # An option that the record lacks is newer than it.
-    if all(options.get(n) == value for n, value in result.config.items()):
-      return result
-  # One process trains many models, whose compiled steps nobody needs again.
-  jax.clear_caches()
   run_type = recommending.Run
   if config.online_batches:
     run_type = online.OnlineRun
   elif config.rule:
     run_type = nonparametric.NonparametricRun
-  return recommending.train_and_evaluate(
-    config, workdir, data=data, run_type=run_type
-  )
+
+  def train(
+    config: recommending.RecommenderConfig, workdir: pathlib.Path
+  ) -> reporting.RunResult:
+    # One process trains many models, whose compiled steps nobody needs again.
+    jax.clear_caches()
+    return recommending.train_and_evaluate(
+      config, workdir, data=data, run_type=run_type
+    )
+
+  return tuning.run_once(config, workdir, train)
 
 
 def make_config(
@@ -156,18 +159,3 @@ def data_of_flags() -> datasets.Ratings:
   """Loads the ratings that the flags name."""
   options = flags.FLAGS
   return load(options.dataset, data_dir=options.data_dir, quick=options.quick)
-
-
-def run_app(analyse: Callable[[], None]) -> None:
-  """Runs what the flags describe; mistakes of the user end with a usage."""
-
-  def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-    logging.set_verbosity(logging.WARNING)
-    try:
-      analyse()
-    except (ValueError, OSError) as error:
-      raise app.UsageError(str(error)) from error
-
-  app.run(main)

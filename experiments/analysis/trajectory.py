@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import reporting
+from experiments import reporting, tuning
 from experiments.analysis import runs
 from experiments.datasets import ratings as datasets
 from experiments.reporting import anchor_plots, files
@@ -145,4 +145,4 @@ def _analyse() -> None:
 if __name__ == "__main__":
   runs.define_flags(NAME)
   flags.DEFINE_multi_string("run", [], "Folder of a run; may come repeatedly.")
-  runs.run_app(_analyse)
+  tuning.run_app(_analyse)

@@ -15,15 +15,16 @@ table are stored as float16. A run with a record is not repeated.
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from experiments import language_modeling, reporting
+from experiments import language_modeling, reporting, tuning
 from experiments.datasets import language_model as datasets
 from experiments.datasets import text
 from experiments.reporting import files
+from experiments.tuning import Row, grid
 
 NAME = "language_model_codes"
 COLUMNS = {
@@ -58,24 +59,8 @@ PILOT: dict[str, Any] = {
 QUICK: dict[str, Any] = {"epochs": 1, "max_tokens": 4_000}
 
 
-class Row(NamedTuple):
-  """One row of the table.
-
-  Attributes:
-    settings: The options in which it differs from the others.
-    tries: The settings to choose from.
-  """
-
-  settings: dict[str, Any]
-  tries: tuple[dict[str, float], ...]
-
-
-def _grid(name: str, *values: float) -> tuple[dict[str, float], ...]:
-  return tuple({name: value} for value in values)
-
-
-_SHARED_RATES = _grid("shared_learning_rate", 0.1, 0.3, 1.0)
-_LOGIT_RATES = _grid("row_learning_rate", 0.003, 0.01, 0.03)
+_SHARED_RATES = grid("shared_learning_rate", 0.1, 0.3, 1.0)
+_LOGIT_RATES = grid("row_learning_rate", 0.003, 0.01, 0.03)
 _SMALL = {"code_length": 25, "codebook_size": 8, "shared_codebook": True}
 _LARGE = {"code_length": 32, "codebook_size": 32}
 _KD = {
@@ -97,7 +82,7 @@ _RANDOM = {"embedding": "fixed", "codes": "random"}
 ROWS: dict[str, Row] = {
   "full": Row(
     {"embedding": "full", "stored_dtype": "float32"},
-    _grid("row_learning_rate", 0.5, 1.0, 2.0),
+    grid("row_learning_rate", 0.5, 1.0, 2.0),
   ),
   "low rank 5": Row({"embedding": "low_rank", "rank": 5}, _SHARED_RATES),
   "low rank 30": Row({"embedding": "low_rank", "rank": 30}, _SHARED_RATES),
@@ -146,8 +131,7 @@ class Benchmark:
       else:
         found = [self.run(name, tried, 0, pilot=True) for tried in tries]
         errors = [result.metrics["valid_perplexity"] for result in found]
-        # A run that has diverged is no candidate.
-        best = tries[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
+        best = tuning.choose(tries, errors)
         seeds = self.seeds
       results = [self.run(name, best, seed) for seed in range(seeds)]
       yield summarize(name, best, results)
@@ -162,10 +146,12 @@ class Benchmark:
   ) -> reporting.RunResult:
     """Trains a run, or reads its record."""
     path = self.folder(name, tried, seed, pilot=pilot)
-    if (path / "result.json").exists():
-      return reporting.read_result(path)
     config = self.config(name, tried, seed, pilot=pilot)
-    result = language_modeling.train_and_evaluate(config, path, data=self.data)
+    result = tuning.run_once(
+      config,
+      path,
+      lambda *args: language_modeling.train_and_evaluate(*args, data=self.data),
+    )
     print(
       f"{path.parent.name}, {path.name}: valid "
       f"{result.metrics['valid_perplexity']:.2f}, {result.seconds:.0f} s",
@@ -177,7 +163,7 @@ class Benchmark:
     self, name: str, tried: dict[str, float], seed: int, *, pilot: bool = False
   ) -> pathlib.Path:
     """Returns the folder of a run."""
-    options = "_".join(f"{key}_{value}" for key, value in tried.items())
+    options = tuning.folder_name(tried)
     kind = "pilot" if pilot else "seed"
     row = name.replace(" ", "_")
     return self.workdir / row / f"{kind}_{seed}_{options}"
@@ -242,7 +228,7 @@ def summarize(
   first = results[0]
   cells: dict[str, Any] = {
     "row": name,
-    "chosen": ", ".join(f"{key} {value:g}" for key, value in tried.items()),
+    "chosen": tuning.describe(tried),
     "embedding_bytes": first.embedding_bytes,
     "compression_ratio": first.compression_ratio,
     "training_bytes": first.training_bytes,
@@ -253,33 +239,26 @@ def summarize(
     share = float(np.mean(shares))
     cells[part] = "" if np.isnan(share) else f"{share:.1%}"
   for part in ("test", "valid"):
-    found = [r.metrics[f"{part}_perplexity"] for r in results]
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    cells[part] = f"{np.mean(found):.2f} ± {spread:.2f}"
+    cells[part] = tuning.mean_and_spread(
+      [r.metrics[f"{part}_perplexity"] for r in results]
+    )
   return cells
 
 
-def main(argv: list[str]) -> None:
-  """Runs the benchmark that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  logging.set_verbosity(logging.WARNING)
+def _measure() -> None:
   options = flags.FLAGS
   changes = {}
   if options.epochs:
     changes = {"epochs": options.epochs, "constant_epochs": 4}
-  try:
-    data = datasets.load_text(options.dataset, data_dir=options.data_dir)
-    benchmark = Benchmark(
-      data,
-      pathlib.Path(options.workdir),
-      seeds=options.seeds,
-      changes=changes,
-      quick=options.quick,
-    )
-    cells = run_benchmark(benchmark, options.rows)
-  except (ValueError, OSError) as error:
-    raise app.UsageError(str(error)) from error
+  data = datasets.load_text(options.dataset, data_dir=options.data_dir)
+  benchmark = Benchmark(
+    data,
+    pathlib.Path(options.workdir),
+    seeds=options.seeds,
+    changes=changes,
+    quick=options.quick,
+  )
+  cells = run_benchmark(benchmark, options.rows)
   print(f"\n{reporting.format_table(cells, COLUMNS)}")
 
 
@@ -295,4 +274,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
   )
-  app.run(main)
+  tuning.run_app(_measure)

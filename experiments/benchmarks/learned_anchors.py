@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import reporting
+from experiments import reporting, tuning
 from experiments.analysis import runs
 from experiments.benchmarks import learned_verdicts
 from experiments.datasets import ratings as datasets
@@ -214,4 +214,4 @@ def _analyse() -> None:
 if __name__ == "__main__":
   runs.define_flags(NAME)
   flags.DEFINE_integer("seeds", 3, "Number of seeds.", lower_bound=1)
-  runs.run_app(_analyse)
+  tuning.run_app(_analyse)

@@ -19,15 +19,17 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from experiments import embeddings, node_classification, reporting
+from anchor_codes import typing
+from experiments import embeddings, node_classification, reporting, tuning
 from experiments.datasets import node_graphs
 from experiments.reporting import files
+from experiments.tuning import Row, grid
 
 NAME = "node_classifiers"
 DATASETS = ("cora", "citeseer")
@@ -47,39 +49,27 @@ COLUMNS = {
 """Headings of the columns of the table by their names."""
 
 
-class Row(NamedTuple):
-  """One row of the table.
-
-  Attributes:
-    settings: The options in which it differs from the others.
-    tries: The settings to choose from, with the validation nodes.
-  """
-
-  settings: dict[str, Any]
-  tries: tuple[dict[str, Any], ...]
-
-
 _HALF = {"stored_dtype": "float16"}
 _CODES = {**_HALF, "code_length": 8, "codebook_size": 16}
 
 ROWS: dict[str, Row] = {
   "full": Row(
     {"embedding": "full"},
-    tuple({"learning_rate": rate} for rate in (0.005, 0.01, 0.02)),
+    grid("learning_rate", 0.005, 0.01, 0.02),
   ),
   # A product of two small factors starts slowly: it needs larger rates.
   "low rank": Row(
     {**_HALF, "embedding": "low_rank", "rank": 2, "features": 32},
-    tuple({"learning_rate": rate} for rate in (0.02, 0.05, 0.1)),
+    grid("learning_rate", 0.02, 0.05, 0.1),
   ),
   # The penalty weighs more where all words share the few vectors there are.
   "random codes": Row(
     {**_CODES, "embedding": "fixed", "features": 32, "learning_rate": 0.02},
-    tuple({"l2": l2} for l2 in (5e-4, 2e-5, 0.0)),
+    grid("l2", 5e-4, 2e-5, 0.0),
   ),
   "KD codes": Row(
     {**_CODES, "embedding": "kd", "row_learning_rate": 2.0},
-    tuple({"features": width} for width in (16, 32, 64)),
+    grid("features", 16, 32, 64),
   ),
   "DPQ": Row(
     {
@@ -178,30 +168,25 @@ def _run_row(
     results = []
     for seed in range(seeds):
       config = make_config(dataset, name, tried, seed=seed, quick=quick)
-      folder = "_".join(f"{key}_{value}" for key, value in tried.items())
+      folder = tuning.folder_name(tried)
       path = workdir / dataset / name.replace(" ", "_")
-      results.append(_run(config, path / f"{folder}_seed_{seed}", data))
+      result = tuning.run_once(
+        config,
+        path / f"{folder}_seed_{seed}",
+        lambda *args: node_classification.train_and_evaluate(*args, data=data),
+      )
+      results.append(result)
     accuracy = np.mean([r.metrics["valid_accuracy"] for r in results])
     print(f"{dataset}, {name}, {tried}, {seeds} seeds: valid {accuracy:.4f}",
           flush=True)  # fmt: skip
     return results
 
-  tries, tuning = ROWS[name].tries, min(TUNING_SEEDS, num_seeds)
+  tries, few = ROWS[name].tries, min(TUNING_SEEDS, num_seeds)
   if quick:
     tries, num_seeds = tries[:1], 1
-  found = [run(tried, tuning) for tried in tries] if len(tries) > 1 else [[]]
-  valid = [sum(r.metrics["valid_accuracy"] for r in runs) for runs in found]
-  return run(tries[int(np.argmax(valid))], num_seeds)
-
-
-def _run(
-  config: node_classification.NodeClassificationConfig,
-  path: pathlib.Path,
-  data: node_graphs.NodeGraph,
-) -> reporting.RunResult:
-  if (path / "result.json").exists():
-    return reporting.read_result(path)
-  return node_classification.train_and_evaluate(config, path, data=data)
+  found = [run(tried, few) for tried in tries] if len(tries) > 1 else [[]]
+  errors = [-sum(r.metrics["valid_accuracy"] for r in runs) for runs in found]
+  return run(tuning.choose(tries, errors), num_seeds)
 
 
 def make_config(
@@ -232,7 +217,7 @@ def summarize(
   cells: dict[str, Any] = {
     "dataset": dataset,
     "row": name,
-    "chosen": ", ".join(f"{key} {config[key]:g}" for key in tried),
+    "chosen": tuning.describe({name: config[name] for name in tried}),
     "embedding_params": results[0].embedding_params,
     "embedding_bytes": results[0].embedding_bytes,
     "ratio": 4 * num_words * width / results[0].embedding_bytes,
@@ -240,27 +225,18 @@ def summarize(
   }
   for part in ("test", "valid"):
     found = [100 * r.metrics[f"{part}_accuracy"] for r in results]
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    cells[part] = f"{np.mean(found):.2f} ± {spread:.2f}"
+    cells[part] = tuning.mean_and_spread(found)
   return cells
 
 
-def main(argv: list[str]) -> None:
-  """Runs the benchmark that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  logging.set_verbosity(logging.WARNING)
+def _measure() -> None:
   options = flags.FLAGS
-  unknown = set(options.rows) - set(ROWS)
-  if unknown:
-    raise app.UsageError(f"`rows` must be of {list(ROWS)}, got {unknown}.")
-  try:
-    datasets = {
-      name: node_graphs.load_node_graph(name, data_dir=options.data_dir)
-      for name in options.datasets
-    }
-  except (ValueError, OSError) as error:
-    raise app.UsageError(str(error)) from error
+  for name in options.rows:
+    typing.check_choice("rows", name, tuple(ROWS))
+  datasets = {
+    name: node_graphs.load_node_graph(name, data_dir=options.data_dir)
+    for name in options.datasets
+  }
   with tempfile.TemporaryDirectory() as folder:
     # Runs that differ in their seed alone are compiled once.
     jax.config.update("jax_compilation_cache_dir", folder)
@@ -286,4 +262,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
   )
-  app.run(main)
+  tuning.run_app(_measure)

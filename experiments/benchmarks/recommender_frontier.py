@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from anchor_codes import accounting
-from experiments import recommending, reporting
+from experiments import recommending, reporting, tuning
 from experiments.datasets import ratings as datasets
 from experiments.reporting import files
 
@@ -226,7 +226,11 @@ def run_row(
 
   def run(l2: float, seed: int) -> reporting.RunResult:
     config = make_config(row, data.name, l2=l2, seed=seed, quick=quick)
-    result = run_once(config, data, workdir / f"l2_{l2}_seed_{seed}")
+    result = tuning.run_once(
+      config,
+      workdir / f"l2_{l2}_seed_{seed}",
+      lambda *args: recommending.train_and_evaluate(*args, data=data),
+    )
     print(
       f"{row.kind}, {row.size}, l2 {l2}, seed {seed}: "
       f"valid {result.metrics['valid_mse']:.4f}, "
@@ -237,8 +241,7 @@ def run_row(
 
   tries, seeds = (row.tries[:1], SEEDS[:1]) if quick else (row.tries, SEEDS)
   errors = [run(l2, seeds[0]).metrics["valid_mse"] for l2 in tries]
-  # A run that has diverged is no candidate.
-  best = tries[int(np.argmin(np.nan_to_num(errors, nan=np.inf)))]
+  best = tuning.choose(tries, errors)
   return [run(best, seed) for seed in seeds]
 
 
@@ -260,21 +263,6 @@ def make_config(
       config, epochs=3, decay_epochs=2, prune_from=1, prune_epochs=1
     )
   return config
-
-
-def run_once(
-  config: recommending.RecommenderConfig,
-  data: datasets.Ratings,
-  workdir: pathlib.Path,
-) -> reporting.RunResult:
-  """Reads the record of a run, or trains if there is none with its options."""
-  if (workdir / "result.json").exists():
-    result = reporting.read_result(workdir)
-    options = dataclasses.asdict(config)
-    # An option that the record lacks is newer than it.
-    if all(options.get(n) == value for n, value in result.config.items()):
-      return result
-  return recommending.train_and_evaluate(config, workdir, data=data)
 
 
 def summarize(
@@ -304,9 +292,9 @@ def summarize(
   }
   for part in ("test", "valid"):
     errors = [r.metrics[f"{part}_mse"] for r in results]
-    std = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
     # As text, for the table would round errors above one to two decimals.
-    cells[part] = f"{mean(errors):.4f} ± {std:.4f}"
+    cells[part] = tuning.mean_and_spread(errors, digits=4)
+    std = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
     cells |= {f"{part}_mse": mean(errors), f"{part}_mse_std": std}
   return cells
 
@@ -324,16 +312,9 @@ def write_report(
   )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the benchmark that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  logging.set_verbosity(logging.WARNING)
+def _measure() -> None:
   options = flags.FLAGS
-  try:
-    data = datasets.load_ratings(options.dataset, data_dir=options.data_dir)
-  except (ValueError, OSError) as error:
-    raise app.UsageError(str(error)) from error
+  data = datasets.load_ratings(options.dataset, data_dir=options.data_dir)
   cells = run_benchmark(
     data, options.workdir, kinds=options.kinds, quick=options.quick
   )
@@ -350,4 +331,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
   )
-  app.run(main)
+  tuning.run_app(_measure)

@@ -13,14 +13,15 @@ related words go without the penalty.
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from experiments import reporting, text_classification
+from experiments import reporting, text_classification, tuning
 from experiments.datasets import classification
 from experiments.reporting import files
+from experiments.tuning import Row, grid
 
 NAME = "text_classifiers"
 SEEDS = (0, 1)
@@ -44,20 +45,8 @@ MODELS: dict[str, dict[str, Any]] = {
 """What all rows of a data set share."""
 
 
-class Row(NamedTuple):
-  """One row of the table.
-
-  Attributes:
-    settings: The options in which it differs from the others.
-    tries: The settings to choose from, with the validation texts.
-  """
-
-  settings: dict[str, Any]
-  tries: tuple[dict[str, Any], ...]
-
-
-_RATES = tuple({"learning_rate": rate} for rate in (5e-4, 1e-3, 2e-3))
-_ROW_RATES = tuple({"row_learning_rate": rate} for rate in (2.0, 5.0, 10.0))
+_RATES = grid("learning_rate", 5e-4, 1e-3, 2e-3)
+_ROW_RATES = grid("row_learning_rate", 2.0, 5.0, 10.0)
 _ANCHORS = {
   "embedding": "anchors",
   "stored_dtype": "float16",
@@ -143,13 +132,13 @@ def _run_row(
     config = make_config(
       dataset, name, tried, seed=seed, data_dir=data_dir, quick=quick
     )
-    folder = "_".join(f"{key}_{value}" for key, value in tried.items())
-    path = workdir / dataset / name.replace(", ", "_").replace(" ", "_")
-    path = path / f"{folder}_seed_{seed}"
-    if (path / "result.json").exists():
-      result = reporting.read_result(path)
-    else:
-      result = text_classification.train_and_evaluate(config, path, data=data)
+    folder = tuning.folder_name(tried)
+    path = workdir / dataset / name.replace(" ", "_")
+    result = tuning.run_once(
+      config,
+      path / f"{folder}_seed_{seed}",
+      lambda *args: text_classification.train_and_evaluate(*args, data=data),
+    )
     accuracy = result.metrics["valid_accuracy"]
     print(f"{dataset}, {name}, {folder}, seed {seed}: valid {accuracy:.4f}, "
           f"{result.seconds:.0f} s", flush=True)  # fmt: skip
@@ -158,8 +147,8 @@ def _run_row(
   tries, seeds = ROWS[name].tries, SEEDS
   if quick:
     tries, seeds = tries[:1], SEEDS[:1]
-  found = [run(tried, seeds[0]).metrics["valid_accuracy"] for tried in tries]
-  best = tries[int(np.argmax(found))]
+  found = [-run(tried, seeds[0]).metrics["valid_accuracy"] for tried in tries]
+  best = tuning.choose(tries, found)
   return [run(best, seed) for seed in seeds]
 
 
@@ -190,7 +179,7 @@ def summarize(
   cells: dict[str, Any] = {
     "dataset": dataset,
     "row": name,
-    "chosen": ", ".join(f"{key} {config[key]:g}" for key in tried),
+    "chosen": tuning.describe({name: config[name] for name in tried}),
     "embedding_params": results[0].embedding_params,
     "embedding_bytes": results[0].embedding_bytes,
     "compression_ratio": results[0].compression_ratio,
@@ -198,24 +187,16 @@ def summarize(
   }
   for part in ("test", "valid"):
     found = [100 * r.metrics[f"{part}_accuracy"] for r in results]
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    cells[part] = f"{np.mean(found):.2f} ± {spread:.2f}"
+    cells[part] = tuning.mean_and_spread(found)
   return cells
 
 
-def main(argv: list[str]) -> None:
-  """Runs the benchmark that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  logging.set_verbosity(logging.WARNING)
+def _measure() -> None:
   options = flags.FLAGS
-  try:
-    datasets = {
-      name: classification.load_classification(name, data_dir=options.data_dir)
-      for name in options.datasets
-    }
-  except (ValueError, OSError) as error:
-    raise app.UsageError(str(error)) from error
+  datasets = {
+    name: classification.load_classification(name, data_dir=options.data_dir)
+    for name in options.datasets
+  }
   cells = run_benchmark(
     datasets,
     options.workdir,
@@ -235,4 +216,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."
   )
-  app.run(main)
+  tuning.run_app(_measure)

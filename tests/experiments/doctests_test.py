@@ -10,7 +10,7 @@ import experiments.datasets
 import experiments.reporting
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-MODULES = sorted(
+MODULES = ["experiments.tuning"] + sorted(
   module.name
   for package in (experiments.datasets, experiments.reporting)
   for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")

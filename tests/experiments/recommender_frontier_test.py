@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import functools
 import json
 import math
 
@@ -11,7 +12,7 @@ import pytest
 from flax import nnx
 
 from anchor_codes import tables
-from experiments import embeddings, recommending, reporting
+from experiments import embeddings, recommending, reporting, tuning
 from experiments.benchmarks import recommender_frontier as frontier
 from experiments.datasets import ratings
 
@@ -150,23 +151,28 @@ def test_runs_are_not_repeated(tmp_path, trained):
   assert len(trained) == number
 
 
+def run_once(config, workdir):
+  train = functools.partial(recommending.train_and_evaluate, data=DATA)
+  return tuning.run_once(config, workdir, train)
+
+
 def test_runs_with_other_options_are_repeated(tmp_path, trained):
   row = rows_of("DPQ")[0]
   config = frontier.make_config(row, "toy", l2=0.04, seed=0)
   for options in (config, config, dataclasses.replace(config, epochs=5)):
-    result = frontier.run_once(options, DATA, tmp_path)
+    result = run_once(options, tmp_path)
     assert result.config == dataclasses.asdict(options)
   assert [c.epochs for c in trained] == [22, 5]
 
 
 def test_a_record_of_before_an_option_was_there_is_read(tmp_path, trained):
   config = frontier.make_config(ROWS[0], "toy", l2=0.04, seed=0)
-  frontier.run_once(config, DATA, tmp_path)
+  run_once(config, tmp_path)
   path = tmp_path / "result.json"
   record = json.loads(path.read_text())
   del record["config"]["patience"]
   path.write_text(json.dumps(record))
-  frontier.run_once(config, DATA, tmp_path)
+  run_once(config, tmp_path)
   assert len(trained) == 1
 
 
