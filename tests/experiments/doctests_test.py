@@ -10,11 +10,15 @@ import experiments.datasets
 import experiments.reporting
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-MODULES = ["experiments.tuning"] + sorted(
-  module.name
-  for package in (experiments.datasets, experiments.reporting)
-  for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
-)
+PACKAGES = (experiments.datasets, experiments.reporting)
+MODULES = [
+  "experiments.tuning",
+  *(
+    module.name
+    for package in PACKAGES
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+  ),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
