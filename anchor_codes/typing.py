@@ -21,6 +21,9 @@ sparing the largest weight of each."""
 Start = Literal["random", "antipodal"]
 """How anchors start: by themselves, or in pairs of opposite sign."""
 
+Ties = Literal["mean", "best", "worst"]
+"""Which place an item takes among others of the same score."""
+
 Schedule = Callable[[Any], Any]
 """From a number of training lookups, an int32 scalar, to a temperature."""
 
@@ -28,6 +31,7 @@ COMPOSITIONS: tuple[str, ...] = get_args(Composition)
 BUCKET_COMPOSITIONS: tuple[str, ...] = ("sum", "product")
 PENALTIES: tuple[str, ...] = get_args(Penalty)
 STARTS: tuple[str, ...] = get_args(Start)
+TIES: tuple[str, ...] = get_args(Ties)
 
 
 def check_choice(name: str, value: str, allowed: Collection[str]) -> None:

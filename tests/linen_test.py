@@ -230,7 +230,18 @@ GRAPH = graphs.graph_from_edges([(0, 1), (2, 5)], num_nodes=V)
 
 @pytest.mark.parametrize(
   "options",
-  [{"rate": 0.5}, {"rate": 1.0, "graph": GRAPH, "neighbor_ratio": 9.0}],
+  [
+    {"rate": 0.5},
+    {"rate": 1.0, "graph": GRAPH, "neighbor_ratio": 9.0},
+    {
+      "rate": 1.0,
+      "graph": graphs.graph_from_classes(np.arange(V - 3) % 4),
+      "low": 1,
+      "special_ids": (7, 9),
+      "per_row": True,
+    },
+    {"rate": 0.5, "counts": np.arange(V), "exclude_self": False},
+  ],
 )
 def test_sharing_agrees(options, monkeypatch):
   # The same draws for both, whose keys come from different streams.
@@ -251,6 +262,14 @@ def test_sharing_out_of_training_needs_no_randomness():
     np.testing.assert_array_equal(twin.apply({}, IDS), IDS)
   with pytest.raises(flax.errors.InvalidRngError, match='"sse"'):
     linen.StochasticSharing(V).apply({}, IDS)
+
+
+def test_the_rate_and_the_mask_of_a_call_come_first():
+  where = IDS != 3
+  twin = linen.StochasticSharing(V, rate=0.0)
+  rngs = {"sse": jax.random.key(0)}
+  ids = twin.apply({}, IDS, rate=jnp.float32(1), where=where, rngs=rngs)
+  np.testing.assert_array_equal(np.asarray(ids) != IDS, where)
 
 
 def test_sharing_checks_options_and_ids():

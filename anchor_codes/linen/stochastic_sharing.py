@@ -1,10 +1,11 @@
 """Linen twin of stochastic shared embeddings."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from anchor_codes.ops import graphs, indexing, lookups
 
@@ -12,7 +13,7 @@ from anchor_codes.ops import graphs, indexing, lookups
 class StochasticSharing(linen.Module):
   """Linen twin of :class:`anchor_codes.nn.StochasticSharing`.
 
-  The graph is a constant of the program, not a variable.
+  The graph and the counts are constants of the program, not variables.
 
   >>> import jax, jax.numpy as jnp
   >>> sharing = StochasticSharing(100, rate=0.01)
@@ -24,18 +25,42 @@ class StochasticSharing(linen.Module):
   num_embeddings: int
   _: dataclasses.KW_ONLY
   rate: float = 0.01
-  graph: graphs.Graph | None = None
+  graph: graphs.AnyGraph | None = None
   neighbor_ratio: float = 1.0
+  low: int = 0
+  special_ids: Sequence[int] = ()
+  exclude_self: bool = True
+  per_row: bool = False
+  counts: Any = None
   deterministic: bool = False
 
-  def __call__(self, inputs: Any) -> Int[Array, "*batch"]:
+  def __call__(
+    self,
+    inputs: Any,
+    *,
+    rate: float | Float[Array, ""] | None = None,
+    where: Bool[Array, "*batch"] | None = None,
+  ) -> Int[Array, "*batch"]:
     """Returns the ids to look up in place of `inputs`."""
-    options = {
-      name: getattr(self, name)
-      for name in ("num_embeddings", "rate", "graph", "neighbor_ratio")
+    options: dict[str, Any] = {
+      "num_embeddings": self.num_embeddings,
+      "graph": self.graph,
+      "neighbor_ratio": self.neighbor_ratio,
+      "low": self.low,
+      "special_ids": self.special_ids,
+      "counts": lookups.as_frequencies(self.counts),
     }
-    lookups.check_sharing_options(**options)
+    lookups.check_sharing_options(rate=self.rate, **options)
     ids = indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
-    if self.deterministic or self.rate == 0:
+    rate = self.rate if rate is None else rate
+    if self.deterministic or lookups.never(rate):
       return ids
-    return lookups.exchange_ids(self.make_rng("sse"), ids, **options)
+    return lookups.exchange_ids(
+      self.make_rng("sse"),
+      ids,
+      rate=rate,
+      where=where,
+      exclude_self=self.exclude_self,
+      per_row=self.per_row,
+      **options,
+    )

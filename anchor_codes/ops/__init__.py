@@ -3,6 +3,7 @@
 No state, and no Flax: the layers of :mod:`anchor_codes.nn` call these.
 """
 
+from anchor_codes.ops.aliases import alias_tables
 from anchor_codes.ops.anchor_starts import (
   anchor_scale,
   antipodal_anchors,
@@ -53,11 +54,20 @@ from anchor_codes.ops.compositions import (
   compose,
   finish,
 )
-from anchor_codes.ops.dropout import drop_digits
+from anchor_codes.ops.dropout import (
+  drop_digits,
+  drop_entries,
+  drop_gradients,
+)
 from anchor_codes.ops.entries import (
   Entries,
   sample_rows,
   start_entries,
+)
+from anchor_codes.ops.expected_sharing import (
+  SharedTable,
+  append_biases,
+  expected_squared_error,
 )
 from anchor_codes.ops.folding import (
   Folded,
@@ -65,12 +75,27 @@ from anchor_codes.ops.folding import (
   fold_norms,
   fold_smaller,
 )
+from anchor_codes.ops.frequencies import Frequencies, frequencies_from_counts
 from anchor_codes.ops.given_codes import (
   as_codes,
   composition_arguments,
   random_codes,
 )
-from anchor_codes.ops.graphs import Graph, graph_from_edges
+from anchor_codes.ops.graph_builders import (
+  attribute_pairs,
+  graph_from_attributes,
+  graph_from_bigrams,
+  k_hop_graph,
+  limit_degree,
+)
+from anchor_codes.ops.graphs import (
+  ClassGraph,
+  EdgeWeights,
+  Graph,
+  graph_from_classes,
+  graph_from_edges,
+  graph_from_rows,
+)
 from anchor_codes.ops.guidance import (
   GuidanceWeights,
   autoencoding_loss,
@@ -86,6 +111,7 @@ from anchor_codes.ops.indexing import (
   put_rows,
   take_rows,
 )
+from anchor_codes.ops.label_sharing import shared_label_loss
 from anchor_codes.ops.losses import (
   code_entropy,
   codebook_loss,
@@ -134,6 +160,16 @@ from anchor_codes.ops.quantization import (
   query_scores,
   share_gradient,
 )
+from anchor_codes.ops.ranking import (
+  hit_rate_at,
+  hits_among_top,
+  hits_ndcg_at,
+  ndcg_at,
+  precision_at,
+  ranks_of_targets,
+  recall_at,
+)
+from anchor_codes.ops.rare_draws import rare_positions, replace_some
 from anchor_codes.ops.reclustering import (
   Reclustered,
   recluster_codes,
@@ -161,6 +197,21 @@ from anchor_codes.ops.scores import (
   position_scores,
   squared_distance_scores,
 )
+from anchor_codes.ops.sharing_diagnostics import (
+  Estimate,
+  empirical_complexity,
+  expected_bias,
+  mean_squared_distance,
+  sampled_bias,
+  second_eigenvalue,
+)
+from anchor_codes.ops.transition_products import (
+  TransitionWeights,
+  largest_degree,
+  padded_neighbors,
+  transition_product,
+  transition_weights,
+)
 from anchor_codes.ops.transitions import (
   sse_graph_transition,
   sse_se_transition,
@@ -169,26 +220,35 @@ from anchor_codes.ops.transitions import (
 
 __all__ = [
   "Affine",
+  "ClassGraph",
   "Clusters",
   "CodeParameter",
+  "EdgeWeights",
   "Entries",
+  "Estimate",
   "Folded",
+  "Frequencies",
   "Graph",
   "GuidanceWeights",
   "Moments",
   "Reclustered",
   "Revived",
+  "SharedTable",
   "SparseRows",
+  "TransitionWeights",
+  "alias_tables",
   "anchor_attend",
   "anchor_lookup",
   "anchor_scale",
   "antipodal_anchors",
   "antipodal_rows",
   "antipodal_scale",
+  "append_biases",
   "as_codes",
   "as_ids",
   "assign_codes",
   "attend_codes",
+  "attribute_pairs",
   "autoencoding_loss",
   "catch_up",
   "centroid_moments",
@@ -208,30 +268,48 @@ __all__ = [
   "distillation_loss",
   "dot_scores",
   "drop_digits",
+  "drop_entries",
+  "drop_gradients",
+  "empirical_complexity",
   "expand_rows",
+  "expected_bias",
+  "expected_squared_error",
   "finish",
   "fold_linear",
   "fold_norms",
   "fold_smaller",
+  "frequencies_from_counts",
   "frequency_anchors",
   "frequency_multipliers",
+  "graph_from_attributes",
+  "graph_from_bigrams",
+  "graph_from_classes",
   "graph_from_edges",
+  "graph_from_rows",
   "guidance_loss",
   "gumbel_codes",
   "hash_attend",
   "hash_buckets",
   "hash_lookup",
+  "hit_rate_at",
+  "hits_among_top",
+  "hits_ndcg_at",
   "indian_buffet_rows",
   "inside_table",
+  "k_hop_graph",
   "keep_largest_multipliers",
   "kmeans",
   "kmeans_anchors",
+  "largest_degree",
+  "limit_degree",
   "lookup_codes",
   "mean_cosine",
   "mean_lstm",
+  "mean_squared_distance",
   "mix_vectors",
   "most_salient",
   "nan_outside",
+  "ndcg_at",
   "nearest_lookup",
   "neighbor_overlap",
   "nonfinite_rows",
@@ -239,8 +317,10 @@ __all__ = [
   "normalization_affine",
   "normalize_scores",
   "pack_codes",
+  "padded_neighbors",
   "perturb_logits",
   "position_scores",
+  "precision_at",
   "product_kmeans",
   "project_rows",
   "pruning_budget",
@@ -257,9 +337,13 @@ __all__ = [
   "random_anchors",
   "random_codes",
   "random_rows",
+  "ranks_of_targets",
+  "rare_positions",
+  "recall_at",
   "recluster_codes",
   "relation_multipliers",
   "relative_squared_error",
+  "replace_some",
   "residual_codes",
   "residual_kmeans",
   "residual_layers",
@@ -267,8 +351,11 @@ __all__ = [
   "revive_logits",
   "saliency",
   "sample_rows",
+  "sampled_bias",
   "scale_and_shift",
+  "second_eigenvalue",
   "share_gradient",
+  "shared_label_loss",
   "small_variance_objective",
   "soft_threshold",
   "softmax_codes",
@@ -284,7 +371,9 @@ __all__ = [
   "straight_through_decode",
   "straight_through_lookup",
   "take_rows",
+  "transition_product",
   "transition_row",
+  "transition_weights",
   "unique_fraction",
   "unpack_codes",
   "update_moments",

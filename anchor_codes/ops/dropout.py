@@ -1,4 +1,4 @@
-"""Dropout of whole digits of codes."""
+"""Dropout of whole digits of codes, and of single entries of vectors."""
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,82 @@ def drop_digits(
   keep = jax.random.bernoulli(key, 1 - rate, vectors.shape[:-1])
   kept = jnp.where(keep[..., None], 1 / (1 - rate), 0.0)
   return vectors * jnp.broadcast_to(kept, vectors.shape).astype(vectors.dtype)
+
+
+def drop_entries(
+  key: PRNGKeyArray, vectors: Float[Array, "..."], rate: float
+) -> Float[Array, "..."]:
+  r"""Drops random entries of vectors.
+
+  Dropout (Srivastava et al., JMLR 2014): each entry becomes zero with a
+  probability :math:`r`, and the others are scaled by :math:`1 / (1 - r)`.
+
+  Args:
+    key: Random key.
+    vectors: Vectors of any shape.
+    rate: The probability :math:`r`, in ``[0, 1)``.
+
+  Returns:
+    Vectors of the same shape and type.
+
+  Raises:
+    ValueError: If the rate is out of range.
+
+  >>> print(jnp.unique(drop_entries(jax.random.key(0), jnp.ones(50), 0.75)))
+  [0. 4.]
+  """
+  return vectors * _entry_mask(key, vectors, rate)
+
+
+def drop_gradients(
+  key: PRNGKeyArray, vectors: Float[Array, "..."], rate: float
+) -> Float[Array, "..."]:
+  r"""Drops random entries of the gradient of vectors, not of the vectors.
+
+  The released code of SSE (Wu et al., NeurIPS 2019) does this in place of
+  dropout: the loss is that of whole vectors, and each entry of the gradient
+  becomes zero with a probability :math:`r`, or is scaled by :math:`1 / (1 -
+  r)`. The gradient is unbiased, a plain one with noise.
+
+  Args:
+    key: Random key.
+    vectors: Vectors of any shape.
+    rate: The probability :math:`r`, in ``[0, 1)``.
+
+  Returns:
+    The vectors, to the bit.
+
+  Raises:
+    ValueError: If the rate is out of range.
+
+  >>> loss = lambda v: jnp.sum(drop_gradients(jax.random.key(0), v, 0.75))
+  >>> value, gradient = jax.value_and_grad(loss)(jnp.ones(50))
+  >>> print(value, jnp.unique(gradient))
+  50.0 [0. 4.]
+  """
+  return _scale_gradient(vectors, _entry_mask(key, vectors, rate))
+
+
+@jax.custom_vjp
+def _scale_gradient(
+  vectors: Float[Array, "..."], factors: Float[Array, "..."]
+) -> Float[Array, "..."]:
+  del factors
+  return vectors
+
+
+_scale_gradient.defvjp(
+  lambda vectors, factors: (vectors, factors),
+  lambda factors, gradient: (gradient * factors, None),
+)
+
+
+def _entry_mask(
+  key: PRNGKeyArray, vectors: Float[Array, "..."], rate: float
+) -> Float[Array, "..."]:
+  check_dropout("rate", rate)
+  keep = jax.random.bernoulli(key, 1 - rate, vectors.shape)
+  return jnp.where(keep, 1 / (1 - rate), 0.0).astype(vectors.dtype)
 
 
 def check_dropout(name: str, rate: float) -> None:

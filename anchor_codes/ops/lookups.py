@@ -5,7 +5,8 @@ the batch, score the entries of the codebooks, normalise the scores, choose.
 The layers keep the parameters and the moments; the steps are here.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from anchor_codes.ops import (
   codes,
   compositions,
   dropout,
+  frequencies,
   graphs,
   indexing,
   normalization,
@@ -149,9 +151,15 @@ def exchange_ids(
   ids: Int[Array, "*batch"],
   *,
   num_embeddings: int,
-  rate: float,
-  graph: graphs.Graph | None = None,
+  rate: float | Float[Array, ""],
+  graph: graphs.AnyGraph | None = None,
   neighbor_ratio: float = 1.0,
+  low: int = 0,
+  special_ids: Sequence[int] = (),
+  exclude_self: bool = True,
+  per_row: bool = False,
+  counts: frequencies.Frequencies | None = None,
+  where: Bool[Array, "*batch"] | None = None,
 ) -> Int[Array, "*batch"]:
   """Exchanges ids at random, along a graph if there is one.
 
@@ -163,24 +171,85 @@ def exchange_ids(
     ids: Ids of any shape.
     num_embeddings: Number of symbols.
     rate: Probability that an id is replaced.
-    graph: Neighbours of each symbol, or None for SSE-SE.
+    graph: Neighbours of each ordinary symbol, or None for SSE-SE.
     neighbor_ratio: How much more likely a neighbour is than a non-neighbour.
+    low: First ordinary id: those below are special.
+    special_ids: More ids that are neither replaced nor drawn.
+    exclude_self: Whether an id that is replaced becomes another one.
+    per_row: Whether all occurrences of an id become the same one.
+    counts: How often each ordinary symbol occurs, to draw in proportion to;
+      not with a graph.
+    where: Positions that may change, all by default.
 
   Returns:
     Ids like `ids`.
 
   >>> import jax
-  >>> ids, key = jnp.array([0, 1]), jax.random.key(0)
-  >>> print(exchange_ids(key, ids, num_embeddings=2, rate=1.0))
-  [1 0]
+  >>> ids, key = jnp.array([0, 1, 2]), jax.random.key(0)
+  >>> print(exchange_ids(
+  ...   key, ids, num_embeddings=3, rate=1.0, special_ids=[1]))
+  [2 1 0]
   """
+  special = np.unique(np.asarray(special_ids, np.int32))
+  size = num_embeddings - low - len(special)
+  local = _close_gaps(ids, special) if len(special) else ids
+  options: dict[str, Any] = {
+    "rate": rate,
+    "low": low,
+    "where": where,
+    "exclude_self": exclude_self,
+    "per_row": per_row,
+  }
   if graph is None:
-    return transitions.sse_se_transition(
-      key, ids, num_embeddings=num_embeddings, rate=rate
+    new = transitions.sse_se_transition(
+      key, local, num_embeddings=size, frequencies=counts, **options
     )
-  return transitions.sse_graph_transition(
-    key, ids, graph, rate=rate, neighbor_ratio=neighbor_ratio
-  )
+  else:
+    new = transitions.sse_graph_transition(
+      key, local, graph, neighbor_ratio=neighbor_ratio, **options
+    )
+  if not len(special):
+    return new
+  is_special = jnp.isin(ids, jnp.asarray(special, ids.dtype))
+  return jnp.where(is_special, ids, _open_gaps(new, special))
+
+
+def _close_gaps(
+  ids: Int[Array, "*batch"], special: Int[np.ndarray, " num_special"]
+) -> Int[Array, "*batch"]:
+  """Numbers ordinary ids without gaps; special ones get the number -1."""
+  marks = jnp.asarray(special, ids.dtype)
+  below = jnp.searchsorted(marks, ids).astype(ids.dtype)
+  return jnp.where(jnp.isin(ids, marks), -1, ids - below)
+
+
+def _open_gaps(
+  local: Int[Array, "*batch"], special: Int[np.ndarray, " num_special"]
+) -> Int[Array, "*batch"]:
+  """Undoes :func:`_close_gaps` for ordinary ids."""
+  # What the first ordinary id after each special one has as its number.
+  after = jnp.asarray(special - np.arange(len(special)), local.dtype)
+  below = jnp.searchsorted(after, local, side="right")
+  return local + below.astype(local.dtype)
+
+
+def as_frequencies(
+  counts: Any,
+) -> frequencies.Frequencies | None:
+  """Returns counts as frequencies, if there are any.
+
+  >>> as_frequencies(None)
+  """
+  return None if counts is None else frequencies.frequencies_from_counts(counts)
+
+
+def never(rate: Any) -> bool:
+  """Tells whether a rate is known to be 0.
+
+  >>> never(0.0), never(jnp.array(0.0))
+  (True, False)
+  """
+  return isinstance(rate, int | float) and rate == 0
 
 
 def check_code_options(
@@ -260,8 +329,11 @@ def check_sharing_options(
   *,
   num_embeddings: int,
   rate: float,
-  graph: graphs.Graph | None,
+  graph: graphs.AnyGraph | None,
   neighbor_ratio: float,
+  low: int = 0,
+  special_ids: Sequence[int] = (),
+  counts: frequencies.Frequencies | None = None,
 ) -> None:
   """Raises `ValueError` unless the options of an exchange of ids are valid.
 
@@ -274,13 +346,26 @@ def check_sharing_options(
   """
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   typing.check_rate("rate", rate)
-  # In this form `nan` is refused, too.
-  if not neighbor_ratio >= 1:
+  transitions.check_ratio(neighbor_ratio)
+  transitions.check_one_law(graph, counts)
+  typing.check_at_least("low", low, 0)
+  for special in special_ids:
+    if not low <= special < num_embeddings:
+      raise ValueError(
+        f"`special_ids` must lie in [{low}, {num_embeddings}), got {special}."
+      )
+  size = num_embeddings - low - len(set(special_ids))
+  if size < 1:
     raise ValueError(
-      f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."
+      f"`low` and `special_ids` must leave one of {num_embeddings} embeddings."
     )
-  if graph is not None and graph.num_nodes != num_embeddings:
+  if graph is not None and graph.num_nodes != size:
     raise ValueError(
-      "`graph` must have one node for each embedding, got "
-      f"{graph.num_nodes} nodes and {num_embeddings} embeddings."
+      "`graph` must have one node for each embedding that is not special, got "
+      f"{graph.num_nodes} nodes and {size} embeddings."
+    )
+  if counts is not None and counts.num_embeddings != size:
+    raise ValueError(
+      "`counts` must be one for each embedding that is not special, got "
+      f"{counts.num_embeddings} counts and {size} embeddings."
     )

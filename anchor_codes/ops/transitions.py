@@ -4,9 +4,11 @@ Wu et al., NeurIPS 2019: in training, an id is replaced by another one with a
 small probability before its embedding is looked up, so that embeddings learn
 from the contexts of others. The maps are functions of a key and of ids, come
 before any lookup, and serve labels as well as inputs. Draws are independent
-for each occurrence. Leave them out at evaluation; nothing needs rescaling.
+for each occurrence, or, with `per_row`, one map of the whole table is drawn for
+all of them. Leave them out at evaluation; nothing needs rescaling.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import chex
@@ -15,13 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from anchor_codes.ops.graphs import Graph
+from anchor_codes.ops.frequencies import Frequencies
+from anchor_codes.ops.graphs import AnyGraph
 from anchor_codes.typing import (
   check_at_least,
   check_ids,
   check_integer_ids,
   check_rate,
 )
+
+_Draw = Callable[[Int[Array, "*batch"]], Int[Array, "*batch"]]
 
 
 def sse_se_transition(
@@ -32,6 +37,9 @@ def sse_se_transition(
   rate: float | Float[Array, ""],
   low: int = 0,
   where: Bool[Array, "*batch"] | None = None,
+  exclude_self: bool = True,
+  per_row: bool = False,
+  frequencies: Frequencies | None = None,
 ) -> Int[Array, "*batch"]:
   r"""Replaces ids by others of the same table, uniformly (SSE-SE).
 
@@ -42,14 +50,23 @@ def sse_se_transition(
 
   Args:
     key: Random key.
-    ids: Ids of any shape and integer type.
+    ids: Ids of any shape and integer type: inputs, or labels.
     num_embeddings: The number :math:`N` of ids that can be replaced and drawn,
       those of ``[low, low + num_embeddings)``; with 1 nothing changes.
     rate: Probability :math:`p_0` of replacement, between 0 and 1; it may be
-      traced. 0 changes nothing, bit for bit.
+      traced. 0 changes nothing, bit for bit. A traced one below 0, or `nan`,
+      acts like 0, and one above 1 like 1.
     low: First ordinary id. Ids below (padding, special symbols) and past the
       end are neither replaced nor drawn.
     where: Positions that may change, all by default.
+    exclude_self: Whether an id that is replaced becomes another one. If not,
+      it may be drawn itself, as in the code that the paper released: a share
+      :math:`p_0 (N - 1) / N` changes.
+    per_row: Whether one map of the table is drawn, for :math:`O(N)`, so that
+      all occurrences of an id become the same one. Each still follows the law.
+    frequencies: Counts :math:`c` of the `num_embeddings` ids to draw in
+      proportion to, :math:`p(j, k) = p_0 c_k / \sum_{l \ne j} c_l`; None for
+      uniform draws. Where all other counts are 0, the id stays.
 
   Returns:
     Ids like `ids`.
@@ -66,31 +83,38 @@ def sse_se_transition(
   >>> print(changed != ids)
   [ True  True  True  True]
   """
-  _check(ids, num_embeddings, rate, low)
-  if num_embeddings == 1:
-    return ids
   key_hit, key_row = jax.random.split(key)
-  # Draws lie in [0, 1): a rate of 0 never hits, and a rate of 1 always does.
-  hit = jax.random.uniform(key_hit, ids.shape, jnp.float32) < rate
-  hit &= (ids >= low) & (ids <= low + num_embeddings - 1)
-  if where is not None:
-    chex.assert_shape(where, ids.shape)
-    hit &= where
-  other = _randint(key_row, ids.shape, num_embeddings - 1)
-  # Uniform over all ids but the old one: it is stepped over.
-  other = jnp.where(other >= ids.astype(jnp.int32) - low, other + 1, other)
-  return jnp.where(hit, (other + low).astype(ids.dtype), ids)
+  if frequencies is not None:
+    _check_size("frequencies", frequencies.num_embeddings, num_embeddings)
+
+  def draw(nodes: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
+    if frequencies is not None:
+      return frequencies.draw(key_row, nodes, exclude_self=exclude_self)
+    return _draw_uniformly(key_row, nodes, num_embeddings, exclude_self)
+
+  return _replace(
+    key_hit,
+    ids,
+    draw,
+    num_embeddings=num_embeddings,
+    rate=rate,
+    low=low,
+    where=where,
+    per_row=per_row,
+  )
 
 
 def sse_graph_transition(
   key: PRNGKeyArray,
   ids: Int[Array, "*batch"],
-  graph: Graph,
+  graph: AnyGraph,
   *,
   rate: float | Float[Array, ""],
   neighbor_ratio: float | Float[Array, ""],
   low: int = 0,
   where: Bool[Array, "*batch"] | None = None,
+  exclude_self: bool = True,
+  per_row: bool = False,
 ) -> Int[Array, "*batch"]:
   r"""Replaces ids by others, neighbours in a graph more often (SSE-Graph).
 
@@ -98,29 +122,39 @@ def sse_graph_transition(
   neighbour is :math:`\rho` times as likely as a node that is none,
   :math:`p(j, k) / p(j, l) = \rho`. So a node with :math:`d_j` neighbours is
   replaced by :math:`l` with :math:`q_j = p_0 / (N - 1 + (\rho - 1) d_j)` and by
-  a neighbour with :math:`\rho q_j`. The draw takes constant time: with
-  probability :math:`(\rho - 1) d_j / (N - 1 + (\rho - 1) d_j)` a uniform
-  neighbour, else a uniform other node.
+  a neighbour with :math:`\rho q_j`. The draw takes constant time: a neighbour
+  with probability :math:`(\rho - 1) d_j / (N - 1 + (\rho - 1) d_j)`, else a
+  uniform other node.
+
+  In a graph with weights, a neighbour is :math:`1 + (\rho - 1) w_{jk} / \bar
+  w_j` times as likely as a node that is none, where :math:`\bar w_j` is the
+  mean weight of the neighbours of :math:`j`: their scale does not matter, a
+  neighbour is :math:`\rho` times as likely on average, and with equal weights
+  this is the law without them.
 
   Args:
     key: Random key.
     ids: Ids of any shape and integer type; node :math:`j` has the id ``j +
       low``.
-    graph: Neighbours of each node; its nodes are all that is replaced and
-      drawn.
-    rate: Probability :math:`p_0` of replacement, between 0 and 1; it may be
-      traced. 0 changes nothing, bit for bit.
+    graph: Neighbours of each node, or a graph of classes; its nodes are all
+      that is replaced and drawn.
+    rate: Probability :math:`p_0` of replacement; see :func:`sse_se_transition`.
     neighbor_ratio: The :math:`\rho \ge 1`; it may be traced. With 1, and for
       nodes without neighbours, this is :func:`sse_se_transition`.
     low: First ordinary id; see :func:`sse_se_transition`.
     where: Positions that may change, all by default.
+    exclude_self: Whether an id that is replaced becomes another one. If not,
+      :math:`j` counts as a node that is no neighbour: :math:`N` takes the place
+      of :math:`N - 1`.
+    per_row: Whether one map of the table is drawn; see
+      :func:`sse_se_transition`.
 
   Returns:
     Ids like `ids`.
 
   Raises:
     ValueError: As :func:`sse_se_transition`, or if `neighbor_ratio` is a
-      number below 1.
+      number below 1 or infinite.
 
   >>> from anchor_codes.ops.graphs import graph_from_edges
   >>> graph = graph_from_edges([(0, 1)], num_nodes=3)
@@ -130,26 +164,28 @@ def sse_graph_transition(
   [1 0]
   """
   _check_ratio(neighbor_ratio)
-  num_nodes, num_edges = graph.num_nodes, graph.neighbors.shape[0]
+  size = graph.num_nodes
   key_other, key_near, key_edge = jax.random.split(key, 3)
-  other = sse_se_transition(
-    key_other, ids, num_embeddings=num_nodes, rate=rate, low=low, where=where
+  key_hit, key_row = jax.random.split(key_other)
+
+  def draw(nodes: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
+    other = _draw_uniformly(key_row, nodes, size, exclude_self)
+    extra = (neighbor_ratio - 1) * graph.degrees(nodes).astype(jnp.float32)
+    coin = jax.random.uniform(key_near, nodes.shape, jnp.float32)
+    # Nodes without neighbours draw something as well, but are never `near`.
+    near = coin * (size - exclude_self + extra) < extra
+    return jnp.where(near, graph.draw(key_edge, nodes), other)
+
+  return _replace(
+    key_hit,
+    ids,
+    draw,
+    num_embeddings=size,
+    rate=rate,
+    low=low,
+    where=where,
+    per_row=per_row,
   )
-  if num_edges == 0:
-    return other
-  # Special ids read the edges of some node, in vain: `other` leaves them alone.
-  local = jnp.clip(ids.astype(jnp.int32) - low, 0, num_nodes - 1)
-  start = graph.offsets[local]
-  degree = graph.offsets[local + 1] - start
-  extra = (neighbor_ratio - 1) * degree.astype(jnp.float32)
-  draw = jax.random.uniform(key_near, ids.shape, jnp.float32)
-  near = draw * (num_nodes - 1 + extra) < extra
-  # Nodes without neighbours draw something as well, but are never `near`.
-  step = _randint(key_edge, ids.shape, jnp.maximum(degree, 1))
-  edge = jnp.minimum(start + step, num_edges - 1)
-  neighbor = (graph.neighbors[edge] + low).astype(ids.dtype)
-  # Another id comes out exactly where one is to be replaced.
-  return jnp.where((other != ids) & near, neighbor, other)
 
 
 def transition_row(
@@ -157,8 +193,10 @@ def transition_row(
   *,
   num_embeddings: int,
   rate: float,
-  graph: Graph | None = None,
+  graph: AnyGraph | None = None,
   neighbor_ratio: float = 1.0,
+  exclude_self: bool = True,
+  frequencies: Frequencies | None = None,
 ) -> np.ndarray:
   r"""Returns the exact distribution of what an id becomes.
 
@@ -170,14 +208,17 @@ def transition_row(
     i: The id, from 0 (``low`` is not counted).
     num_embeddings: Number of ids.
     rate: Probability of replacement.
-    graph: Neighbours of each node.
+    graph: Neighbours of each node, if any.
     neighbor_ratio: How many times as likely as another node a neighbour is.
+    exclude_self: Whether an id that is replaced becomes another one.
+    frequencies: Counts to draw in proportion to, for a table without a graph.
 
   Returns:
     Probabilities float64 [num_embeddings] that sum to 1.
 
   Raises:
-    ValueError: If an option is out of range, or the graph is of another size.
+    ValueError: If an option is out of range, the graph or the frequencies are
+      of another size, or both are given.
     IndexError: If the id is out of range.
 
   >>> print(transition_row(1, num_embeddings=3, rate=0.2))
@@ -192,21 +233,90 @@ def transition_row(
   check_ids(np.asarray(i), num_embeddings)
   check_rate("rate", rate)
   _check_ratio(neighbor_ratio)
-  if graph is not None and graph.num_nodes != num_embeddings:
-    raise ValueError(
-      "`graph` must have `num_embeddings` nodes, got "
-      f"{graph.num_nodes} and {num_embeddings}."
-    )
-  if num_embeddings == 1:
-    return np.ones(1)
+  check_one_law(graph, frequencies)
   likelihood = np.ones(num_embeddings)
   if graph is not None:
-    start, end = np.asarray(graph.offsets[i : i + 2])
-    likelihood[np.asarray(graph.neighbors)[start:end]] = neighbor_ratio
-  likelihood[i] = 0
-  row = rate * likelihood / likelihood.sum()
-  row[i] = 1 - rate
-  return row
+    _check_size("graph", graph.num_nodes, num_embeddings)
+    neighbors, weights = graph.row(i)
+    likelihood[neighbors] += (neighbor_ratio - 1) * weights
+  if frequencies is not None:
+    _check_size("frequencies", frequencies.num_embeddings, num_embeddings)
+    likelihood = np.diff(np.asarray(frequencies.cumulative, float), prepend=0)
+  if exclude_self:
+    likelihood[i] = 0
+  stays = np.arange(num_embeddings) == i
+  if num_embeddings == 1 or not likelihood.any():
+    return stays.astype(float)
+  return (1 - rate) * stays + rate * likelihood / likelihood.sum()
+
+
+def check_one_law(graph: AnyGraph | None, frequencies: Any) -> None:
+  """Raises `ValueError` if ids are to follow a graph and their counts.
+
+  >>> check_one_law(None, None)
+  """
+  if graph is not None and frequencies is not None:
+    raise ValueError("`graph` and counts must not be given together.")
+
+
+def check_ratio(neighbor_ratio: float) -> None:
+  """Raises `ValueError` unless a ratio is a finite number of at least 1.
+
+  >>> check_ratio(0.5)
+  Traceback (most recent call last):
+  ...
+  ValueError: `neighbor_ratio` must be at least 1, and finite, got 0.5.
+  """
+  # In this form `nan` is refused, too.
+  if not 1 <= neighbor_ratio < float("inf"):
+    raise ValueError(
+      f"`neighbor_ratio` must be at least 1, and finite, got {neighbor_ratio}."
+    )
+
+
+def _draw_uniformly(
+  key: PRNGKeyArray,
+  nodes: Int[Array, "*batch"],
+  size: int,
+  exclude_self: bool,
+) -> Int[Array, "*batch"]:
+  drawn = jax.random.randint(
+    key, nodes.shape, 0, size - exclude_self, jnp.int32
+  )
+  if not exclude_self:
+    return drawn
+  # Uniform over all nodes but the old one: it is stepped over.
+  return jnp.where(drawn >= nodes, drawn + 1, drawn)
+
+
+def _replace(
+  key: PRNGKeyArray,
+  ids: Int[Array, "*batch"],
+  draw: _Draw,
+  *,
+  num_embeddings: int,
+  rate: float | Float[Array, ""],
+  low: int,
+  where: Bool[Array, "*batch"] | None,
+  per_row: bool,
+) -> Int[Array, "*batch"]:
+  """Replaces some ids by what is drawn for them, counted from `low`."""
+  _check(ids, num_embeddings, rate, low)
+  if where is not None:
+    chex.assert_shape(where, ids.shape)
+  if num_embeddings == 1:
+    return ids
+  may_change = (ids >= low) & (ids <= low + num_embeddings - 1)
+  if where is not None:
+    may_change &= where
+  # Other ids draw as some ordinary one does, in vain.
+  local = jnp.clip(ids.astype(jnp.int32) - low, 0, num_embeddings - 1)
+  nodes = jnp.arange(num_embeddings, dtype=jnp.int32) if per_row else local
+  # Draws lie in [0, 1): a rate of 0 never hits, and a rate of 1 always does.
+  hit = jax.random.uniform(key, nodes.shape, jnp.float32) < rate
+  new = jnp.where(hit, draw(nodes), nodes)
+  new = new[local] if per_row else new
+  return jnp.where(may_change, (new + low).astype(ids.dtype), ids)
 
 
 def _check(
@@ -228,17 +338,17 @@ def _check(
     )
 
 
-def _check_ratio(neighbor_ratio: float | Float[Array, ""]) -> None:
-  if _is_number(neighbor_ratio) and not neighbor_ratio >= 1:
+def _check_size(name: str, size: int, num_embeddings: int) -> None:
+  if size != num_embeddings:
     raise ValueError(
-      f"`neighbor_ratio` must be at least 1, got {neighbor_ratio}."
+      f"`{name}` must be of `num_embeddings` ids, got {size} and "
+      f"{num_embeddings}."
     )
 
 
-def _randint(
-  key: PRNGKeyArray, shape: tuple[int, ...], maximum: int | Int[Array, "*batch"]
-) -> Int[Array, "*batch"]:
-  return jax.random.randint(key, shape, 0, maximum, jnp.int32)
+def _check_ratio(neighbor_ratio: float | Float[Array, ""]) -> None:
+  if _is_number(neighbor_ratio):
+    check_ratio(neighbor_ratio)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

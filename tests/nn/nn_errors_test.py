@@ -184,12 +184,40 @@ GRAPH = graphs.graph_from_edges([(0, 1)], num_nodes=3)
     ({"rate": float("nan")}, "`rate` must be between 0 and 1, got nan."),
     (
       {"neighbor_ratio": 0.5},
-      "`neighbor_ratio` must be at least 1, got 0.5.",
+      "`neighbor_ratio` must be at least 1, and finite, got 0.5.",
     ),
     (
       {"graph": GRAPH},
-      "`graph` must have one node for each embedding, got 3 nodes and 10 "
-      "embeddings.",
+      "`graph` must have one node for each embedding that is not special, got "
+      "3 nodes and 10 embeddings.",
+    ),
+    (
+      {"graph": GRAPH, "low": 6, "special_ids": [9, 9, 7]},
+      "`graph` must have one node for each embedding that is not special, got "
+      "3 nodes and 2 embeddings.",
+    ),
+    (
+      {"counts": [1, 2], "low": 1},
+      "`counts` must be one for each embedding that is not special, got 2 "
+      "counts and 9 embeddings.",
+    ),
+    (
+      {"graph": GRAPH, "counts": [1, 2, 3], "low": 7},
+      "`graph` and counts must not be given together.",
+    ),
+    (
+      {"counts": [-1.0]},
+      "`counts` must be finite and not negative, got -1.0 at position 0.",
+    ),
+    ({"low": -1}, "`low` must be at least 0, got -1."),
+    ({"special_ids": [10]}, "`special_ids` must lie in [0, 10), got 10."),
+    (
+      {"special_ids": [1], "low": 2},
+      "`special_ids` must lie in [2, 10), got 1.",
+    ),
+    (
+      {"special_ids": [8, 9], "low": 8},
+      "`low` and `special_ids` must leave one of 10 embeddings.",
     ),
   ],
 )

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from anchor_codes import nn
-from anchor_codes.ops import graphs, transitions
+from anchor_codes.ops import frequencies, graphs, transitions
 
 NUM_EMBEDDINGS = 12
 # Node 0 with four neighbours, node 5 with one, node 11 with none.
@@ -209,3 +209,91 @@ def test_gradients_reach_the_row_that_was_looked_up():
   touched = np.flatnonzero(np.asarray(gradients).any(axis=1))
   assert touched.tolist() == [shared]
   assert shared != 3
+
+
+# --- Variants ---
+
+SPECIAL = (3, 7)
+ORDINARY = np.setdiff1d(np.arange(1, NUM_EMBEDDINGS), SPECIAL)
+# Of the nine ordinary ids, in their order.
+SMALL = graphs.graph_from_edges([(0, 1), (0, 2), (4, 8)], num_nodes=9)
+VARIANTS = {
+  "uniform": {},
+  "graph": {"graph": SMALL, "neighbor_ratio": 6.0},
+  "counts": {"counts": np.arange(1, 10)},
+}
+
+
+@jax.jit
+def _draw_many(layer, rate, ids):
+  return layer(ids, rate=rate, rngs=nnx.Rngs(sse=jax.random.key(4)))
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_special_ids_leave_the_law_of_the_others(kind):
+  options = VARIANTS[kind]
+  layer = nn.StochasticSharing(
+    NUM_EMBEDDINGS, low=1, special_ids=SPECIAL, **options
+  )
+  ids = np.tile(np.arange(NUM_EMBEDDINGS), (20_000, 1))
+  drawn = np.asarray(_draw_many(layer, 0.5, ids))
+  special = np.setdiff1d(np.arange(NUM_EMBEDDINGS), ORDINARY)
+  np.testing.assert_array_equal(drawn[:, special], ids[:, special])
+  found = np.stack([np.mean(drawn == k, axis=0) for k in range(12)], axis=1)
+  counts = options.get("counts")
+  law = {
+    "graph": options.get("graph"),
+    "neighbor_ratio": options.get("neighbor_ratio", 1.0),
+    "frequencies": None
+    if counts is None
+    else frequencies.frequencies_from_counts(counts),
+  }
+  for place, own in enumerate(ORDINARY):
+    expected = np.zeros(NUM_EMBEDDINGS)
+    expected[ORDINARY] = transitions.transition_row(
+      place, num_embeddings=9, rate=0.5, **law
+    )
+    deviation = np.sqrt(expected * (1 - expected) / 20_000)
+    assert (np.abs(found[own] - expected) <= 5 * deviation).all()
+
+
+def test_a_schedule_of_rates_is_traced_once():
+  layer, traces = nn.StochasticSharing(NUM_EMBEDDINGS, rate=0.0), []
+
+  @jax.jit
+  def draw(layer, rate, where):
+    traces.append(rate)
+    rngs = nnx.Rngs(sse=jax.random.key(0))
+    return layer(jnp.arange(NUM_EMBEDDINGS), rate=rate, where=where, rngs=rngs)
+
+  where = np.arange(NUM_EMBEDDINGS) % 3 > 0
+  for rate in (0.0, 0.5, 1.0):
+    changed = np.asarray(draw(layer, rate, where)) != np.arange(NUM_EMBEDDINGS)
+    assert not changed[~where].any()
+    assert rate == 0.5 or (changed[where] == bool(rate)).all()
+  assert len(traces) == 1
+
+
+def test_the_rate_of_a_call_is_checked_and_evaluation_comes_first():
+  sharing = _sharing(rate=0.0)
+  with pytest.raises(ValueError, match="`rate` must be between 0 and 1"):
+    sharing([1], rate=1.5)
+  sharing.eval()
+  assert sharing([1, 2], rate=1.0).tolist() == [1, 2]
+
+
+def test_rows_are_shared_as_a_whole_on_demand():
+  ids = np.tile(np.arange(NUM_EMBEDDINGS), (30, 1))
+  by_row = np.asarray(_sharing(rate=0.9, per_row=True)(ids))
+  assert (by_row == by_row[0]).all()
+  assert (by_row != ids).any()
+  by_place = np.asarray(_sharing(rate=0.9)(ids))
+  assert (by_place != by_place[0]).any()
+
+
+def test_the_released_code_may_draw_the_id_itself():
+  sharing = nn.StochasticSharing(
+    2, rate=1.0, exclude_self=False, rngs=nnx.Rngs(0)
+  )
+  changed = np.mean(np.asarray(sharing(np.zeros(MANY, int))))
+  assert abs(changed - 0.5) < 5 * 0.5 / np.sqrt(MANY)

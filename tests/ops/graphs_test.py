@@ -1,5 +1,6 @@
 """Tests of graphs."""
 
+import dataclasses
 import itertools
 import time
 
@@ -112,6 +113,86 @@ def test_graph_is_a_frozen_pytree():
     graph.offsets = graph.neighbors
   degrees = jax.jit(lambda g: jnp.diff(g.offsets))(graph)
   np.testing.assert_array_equal(degrees, [1, 1])
+
+
+# --- Weights ---
+
+
+@given(EDGES)
+def test_weights_of_equal_pairs_are_added(edges):
+  weights = np.arange(1.0, len(edges) + 1)
+  graph = graphs.graph_from_edges(edges, num_nodes=9, weights=weights)
+  chex.assert_trees_all_equal(
+    dataclasses.replace(graph, weights=None),
+    graphs.graph_from_edges(edges, num_nodes=9),
+  )
+  matrix = np.zeros((9, 9))
+  for (i, j), weight in zip(edges, weights, strict=True):
+    matrix[i, j] += weight
+    matrix[j, i] += weight
+  for node in range(9):
+    neighbors, relative = graph.row(node)
+    own = matrix[node, neighbors]
+    np.testing.assert_allclose(relative, own / (own.mean() if own.size else 1))
+
+
+@pytest.mark.parametrize(
+  ("weights", "message"),
+  [
+    ([1.0], r"one number for each of 2 edges, got shape \(1,\)"),
+    ([1.0, 0.0], "must be positive and finite, got 0.0 at position 1"),
+    ([-1.0, 2.0], "must be positive and finite, got -1.0 at position 0"),
+    ([1.0, float("nan")], "positive and finite, got nan at position 1"),
+    ([float("inf"), 1.0], "positive and finite, got inf at position 0"),
+    ([1.0, 1e-60], "positive and finite, got 1e-60 at position 1"),
+  ],
+)
+def test_other_weights_are_refused(weights, message):
+  with pytest.raises(ValueError, match=message):
+    graphs.graph_from_edges([(0, 1), (1, 2)], num_nodes=3, weights=weights)
+
+
+def test_a_weighted_graph_is_a_pytree():
+  graph = graphs.graph_from_edges([(0, 1)], num_nodes=2, weights=[3.0])
+  leaves, structure = jax.tree.flatten(graph)
+  assert len(leaves) == 5
+  chex.assert_trees_all_equal(jax.tree.unflatten(structure, leaves), graph)
+
+
+# --- Classes ---
+
+
+@given(st.lists(st.integers(-1, 4), min_size=12, max_size=12))
+def test_rows_are_the_others_of_a_class(classes):
+  graph = graphs.graph_from_classes(classes, num_classes=5)
+  assert graph.num_nodes == len(classes)
+  degrees = np.asarray(graph.degrees(jnp.arange(len(classes))))
+  for node, own in enumerate(classes):
+    others = [i for i, c in enumerate(classes) if c == own >= 0 and i != node]
+    assert graph.row(node)[0].tolist() == others
+    assert degrees[node] == len(others)
+
+
+def test_classes_may_be_empty():
+  graph = graphs.graph_from_classes([-1, -1])
+  np.testing.assert_array_equal(graph.degrees(jnp.arange(2)), [0, 0])
+  key = jax.random.key(0)
+  assert graph.draw(key, jnp.arange(2)).shape == (2,)
+
+
+@pytest.mark.parametrize(
+  ("classes", "error", "message"),
+  [
+    ([0, 3, 5], IndexError, r"class 3 of node 1 .* \[0, 3\), or be -1"),
+    ([0, -2], IndexError, "class -2 of node 1 is out of range"),
+    ([], ValueError, r"`classes` must be \[num_nodes\], got \(0,\)"),
+    ([[0]], ValueError, r"`classes` must be \[num_nodes\], got \(1, 1\)"),
+    ([0.0], ValueError, "integers, got float64"),
+  ],
+)
+def test_other_classes_are_refused(classes, error, message):
+  with pytest.raises(error, match=message):
+    graphs.graph_from_classes(classes, num_classes=3)
 
 
 def test_a_million_edges_take_about_a_second():
