@@ -1,6 +1,7 @@
 """The embeddings that every experiment can be run with."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from flax import nnx
 
 from anchor_codes import nn, tables, training, typing
+from anchor_codes.ops import graphs
 from experiments import code_embeddings, code_options
 
 
@@ -46,8 +48,12 @@ class EmbeddingOptions(code_options.CodeOptions):
       'adam', or 'yogi' with the proximal step in its metric, for the rows.
     stored_dtype: 'float32' or 'float16', the type in which the vectors and
       weights of the trained embedding are stored, and tested.
-    sharing: 'none' or 'se', exchange of ids in training.
+    sharing: 'none', 'se' or 'graph', exchange of ids in training; 'graph' makes
+      neighbours likelier.
     sharing_rate: Probability that an id is exchanged.
+    neighbor_ratio: How much more likely a neighbour is, for 'graph'.
+    sharing_graph: Who are neighbours, for 'graph'; see
+      :mod:`experiments.sharing_graphs` for words.
   """
 
   embedding: str = "full"
@@ -71,6 +77,8 @@ class EmbeddingOptions(code_options.CodeOptions):
   stored_dtype: str = "float32"
   sharing: str = "none"
   sharing_rate: float = 0.01
+  neighbor_ratio: float = 10.0
+  sharing_graph: str = ""
 
 
 def _full(vocab_size, options, start):
@@ -135,6 +143,9 @@ ROW_OPTIMIZERS = {
 
 STORED_DTYPES = ("float32", "float16")
 
+SHARING = ("none", "se", "graph")
+"""How ids are exchanged in training."""
+
 KINDS = {
   "full": _full,
   "anchors": _anchors,
@@ -178,13 +189,42 @@ def make_embedding(
 
 
 def make_sharing(
-  vocab_size: int, options: EmbeddingOptions
+  vocab_size: int,
+  options: EmbeddingOptions,
+  *,
+  graph: graphs.AnyGraph | None = None,
+  low: int = 0,
+  special_ids: Sequence[int] = (),
 ) -> nn.StochasticSharing | None:
-  """Makes the exchange of ids that the options ask for, or None."""
-  typing.check_choice("sharing", options.sharing, ("none", "se"))
+  """Makes the exchange of ids that the options ask for, or None.
+
+  Args:
+    vocab_size: Number of symbols.
+    options: Which exchange, and its rate.
+    graph: Neighbours of the symbols that are not special, for 'graph'.
+    low: First ordinary id: those below are neither replaced nor drawn.
+    special_ids: More ids of which that holds.
+
+  Returns:
+    A layer from ids to ids.
+
+  Raises:
+    ValueError: If an option is unknown or outside its range, or there is no
+      graph where one is needed.
+  """
+  typing.check_choice("sharing", options.sharing, SHARING)
   if options.sharing == "none":
     return None
-  return nn.StochasticSharing(vocab_size, rate=options.sharing_rate)
+  if options.sharing == "graph" and graph is None:
+    raise ValueError("`sharing` 'graph' needs a graph: set `sharing_graph`.")
+  return nn.StochasticSharing(
+    vocab_size,
+    rate=options.sharing_rate,
+    graph=graph if options.sharing == "graph" else None,
+    neighbor_ratio=options.neighbor_ratio,
+    low=low,
+    special_ids=special_ids,
+  )
 
 
 def round_layer(layer: Any, options: EmbeddingOptions) -> None:

@@ -6,6 +6,7 @@ they choose what anchors stand for, and which weights go without the penalty.
 
 import dataclasses
 import os
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -13,9 +14,14 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from anchor_codes import ops, typing
+from anchor_codes import nn, ops, typing
 from anchor_codes.ops import graphs
-from experiments import cooccurrence, embeddings, given_vectors
+from experiments import (
+  cooccurrence,
+  embeddings,
+  given_vectors,
+  sharing_graphs,
+)
 from experiments.datasets import relations
 
 STARTS = (*typing.STARTS, "frequent", "clusters")
@@ -70,12 +76,30 @@ class Knowledge:
     counts: How often each symbol occurs in training.
     graph: Which symbols are related, None if not asked for.
     vectors: Given vectors, for the start 'clusters'.
+    sharing_graph: Between which symbols ids are exchanged, None if not asked
+      for; it has no special ones.
+    special_ids: Symbols that are never exchanged, such as padding.
   """
 
   options: embeddings.EmbeddingOptions
   counts: np.ndarray
   graph: graphs.Graph | None = None
   vectors: np.ndarray | None = None
+  sharing_graph: graphs.AnyGraph | None = None
+  special_ids: tuple[int, ...] = ()
+
+  def sharing(self) -> nn.StochasticSharing | None:
+    """Makes the exchange of ids that the options ask for, or None.
+
+    Raises:
+      ValueError: If an option is unknown or outside its range.
+    """
+    return embeddings.make_sharing(
+      len(self.counts),
+      self.options,
+      graph=self.sharing_graph,
+      special_ids=self.special_ids,
+    )
 
   @property
   def anchor_ids(self) -> np.ndarray:
@@ -160,6 +184,8 @@ def load_knowledge(
   vocabulary: tuple[str, ...],
   data_dir: str | os.PathLike[str] | None = None,
   tokens: np.ndarray | None = None,
+  sequences: np.ndarray | None = None,
+  special_ids: Collection[int] = (),
 ) -> Knowledge:
   """Loads what the options of an embedding of words ask for.
 
@@ -169,13 +195,16 @@ def load_knowledge(
     vocabulary: The words.
     data_dir: Folder of the lexicons.
     tokens: The training text as ids, where it is one text.
+    sequences: The ids that are trained on, one text in each row, where they
+      are in an order; by default `tokens`.
+    special_ids: Ids that are no words, or of no word in particular.
 
   Returns:
     What is known.
 
   Raises:
     FileNotFoundError: If a lexicon or the vectors are not there.
-    ValueError: If an option is unknown.
+    ValueError: If an option is unknown, or the graph has no edge.
   """
   graph = vectors = None
   if options.relations:
@@ -193,7 +222,17 @@ def load_knowledge(
     )
   elif options.vectors:
     vectors = given_vectors.load_vectors(options.vectors, vocabulary=vocabulary)
-  return Knowledge(options, counts, graph, vectors)
+  special = tuple(sorted(special_ids))
+  sharing_graph = None
+  if options.sharing == "graph":
+    sharing_graph = sharing_graphs.load_sharing_graph(
+      options.sharing_graph,
+      vocabulary=vocabulary,
+      special_ids=special,
+      sequences=tokens if sequences is None else sequences,
+      data_dir=data_dir or None,
+    )
+  return Knowledge(options, counts, graph, vectors, sharing_graph, special)
 
 
 def _set_rows(

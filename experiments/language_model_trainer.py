@@ -86,7 +86,7 @@ class Trainer(row_trainer.RowTrainer):
       hidden=config.hidden,
       num_layers=config.num_layers,
       dropout=config.dropout,
-      sharing=embeddings.make_sharing(self.vocab_size, config),
+      sharing=self.known.sharing(),
       tied=config.tied,
       scale=config.init_scale,
       rngs=rngs,

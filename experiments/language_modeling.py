@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,6 +167,8 @@ class Run(training_run.TrainingRun):
       vocabulary=self.data.vocabulary,
       data_dir=config.data_dir,
       tokens=self.data.train,
+      sequences=self.data.train[: config.max_tokens or None],
+      special_ids=special_ids(self.data.vocabulary),
     )
     trainer = language_model_trainer.Trainer(config, counts, steps, known)
     super().__init__(
@@ -231,6 +233,16 @@ class Run(training_run.TrainingRun):
     return self.write_result(
       "train_language_model", state, [table], metrics, seconds=seconds
     )
+
+
+def special_ids(vocabulary: Sequence[str]) -> list[int]:
+  """Returns the ids that stand for no word: they are not exchanged.
+
+  >>> special_ids(["a", text.UNKNOWN, "b"])
+  [1]
+  """
+  marks = (text.END_OF_LINE, text.UNKNOWN)
+  return [i for i, word in enumerate(vocabulary) if word in marks]
 
 
 def train_and_evaluate(

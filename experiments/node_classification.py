@@ -188,7 +188,7 @@ class Trainer(row_trainer.RowTrainer):
       embed,
       self.num_classes,
       dropout=config.dropout,
-      sharing=embeddings.make_sharing(self.num_words, config),
+      sharing=self.known.sharing(),
       rngs=rngs,
     )
 

@@ -127,7 +127,7 @@ class Trainer(row_trainer.RowTrainer):
       encoder=config.encoder,
       num_filters=config.num_filters,
       dropout=config.dropout,
-      sharing=embeddings.make_sharing(self.vocab_size, config),
+      sharing=self.known.sharing(),
       rngs=rngs,
     )
 
@@ -245,6 +245,8 @@ class Run(best_epoch.BestEpochRun):
       words.count_words(self.data),
       vocabulary=self.data.vocabulary,
       data_dir=config.data_dir,
+      sequences=self.data.train.tokens,
+      special_ids=(words.PADDING_ID, words.UNKNOWN_ID),
     )
     trainer = Trainer(
       config,

@@ -20,8 +20,6 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from anchor_codes import ops
 from anchor_codes import typing as options
 from experiments.datasets import files
@@ -243,7 +241,8 @@ def shared_attribute_graph(
     seed: Chooses that part.
 
   Returns:
-    A symmetric graph of as many nodes as there are symbols.
+    A graph of as many nodes as there are symbols, with sorted rows; symmetric
+    unless it was cut.
 
   Raises:
     ValueError: If `max_degree` is less than 1, or there are no symbols.
@@ -253,36 +252,9 @@ def shared_attribute_graph(
   >>> print(graph.offsets, graph.neighbors)
   [0 2 3 3 4] [1 3 0 0]
   """
-  members = collections.defaultdict(list)
-  for node, values in enumerate(attributes):
-    for value in dict.fromkeys(values):
-      members[value].append(node)
-  rng = np.random.default_rng(seed)
-  if max_degree is not None:
-    options.check_at_least("max_degree", max_degree, 1)
-  reach = len(attributes) if max_degree is None else max_degree
-  groups = (np.array(nodes) for nodes in members.values())
-  edges = [_connect(rng.permutation(nodes), reach) for nodes in groups]
-  pairs = np.concatenate([np.zeros((0, 2), int), *edges])
-  pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-  if max_degree is not None:
-    pairs = _limit_degrees(rng.permutation(pairs), max_degree)
-  return ops.graph_from_edges(pairs, num_nodes=len(attributes))
-
-
-def _connect(nodes: np.ndarray, reach: int) -> np.ndarray:
-  """Connects nodes on a circle with those at up to `reach` steps."""
-  # Half of the circle is all of it, as edges have no direction.
-  steps = range(1, min(reach, len(nodes) // 2) + 1)
-  pairs = [np.stack([nodes, np.roll(nodes, step)], axis=1) for step in steps]
-  return np.concatenate([np.zeros((0, 2), int), *pairs])
-
-
-def _limit_degrees(pairs: np.ndarray, max_degree: int) -> np.ndarray:
-  """Keeps the pairs that are among the first of both of their nodes."""
-  ends = pairs.reshape(-1)
-  order = np.argsort(ends, kind="stable")
-  starts = np.searchsorted(ends[order], ends[order])
-  ranks = np.empty(len(ends), int)
-  ranks[order] = np.arange(len(ends)) - starts
-  return pairs[(ranks < max_degree).reshape(-1, 2).all(axis=1)]
+  return ops.graph_from_attributes(
+    ops.attribute_pairs(attributes),
+    num_nodes=len(attributes),
+    max_degree=max_degree,
+    seed=seed,
+  )
