@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.reporting.results import RunResult
 
-_SHORT = {"perplexity": "ppl", "accuracy": "acc."}
+_SHORT = {"perplexity": "ppl", "accuracy": "acc.", "bleu": "BLEU"}
 
 
 def columns(metric: str) -> dict[str, str]:
