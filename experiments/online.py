@@ -14,6 +14,7 @@ from experiments import (
   recommending,
   row_trainer,
 )
+from experiments.datasets import rating_batches
 from experiments.datasets import ratings as datasets
 
 ROWS = {
@@ -49,7 +50,7 @@ class OnlineRun(nonparametric.NonparametricRun):
 
   def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
     """Numbers the symbols in the order in which training meets them."""
-    self.batches_in_time = datasets.time_batches(
+    self.batches_in_time = rating_batches.time_batches(
       data, self.splits.train, num_batches=self.config.online_batches
     )
     stream = np.concatenate(self.batches_in_time)

@@ -24,6 +24,8 @@ from experiments.models import recommender
 COMPACT = ("users", "items")
 """The embeddings of the model that any kind may take the place of."""
 
+_DROPOUTS = {"vectors": ops.drop_entries, "gradients": ops.drop_gradients}
+
 
 class Phase(NamedTuple):
   """What differs between the phases of a run.
@@ -32,11 +34,13 @@ class Phase(NamedTuple):
     decay_from: The step from which the learning rate falls.
     decay_steps: Steps in which it falls to zero; 0 for a constant rate.
     keep_zeros: Whether weights of anchors that are zero stay zero.
+    epoch_steps: Steps of an epoch, after which `epoch_decay` lowers the rate.
   """
 
   decay_from: int = 0
   decay_steps: int = 0
   keep_zeros: bool = False
+  epoch_steps: int = 1
 
 
 class Trainer(row_trainer.RowTrainer):
@@ -48,6 +52,7 @@ class Trainer(row_trainer.RowTrainer):
     mean: The mean rating of the training data.
     phase: What differs between the phases of a run.
     known: What is known of the symbols of each table.
+    graphs: Along which the symbols of each table are exchanged, if any.
   """
 
   def __init__(
@@ -57,6 +62,7 @@ class Trainer(row_trainer.RowTrainer):
     mean: float,
     phase: Phase,
     known: dict[str, knowledge.Knowledge] | None = None,
+    graphs: dict[str, Any] | None = None,
   ):
     self.config = config
     self.sizes = sizes
@@ -64,11 +70,12 @@ class Trainer(row_trainer.RowTrainer):
     self.options = recommender_options.table_options(config)
     self.phase = phase
     self.known = known or {}
+    self.graphs = graphs or {}
     optimizer, row_optimizers = self._optimizers(phase)
     super().__init__(
       optimizer=optimizer,
       row_optimizers=row_optimizers,
-      ids_per_step=dict.fromkeys(COMPACT, config.batch_size),
+      ids_per_step=self.ids_per_step_of(config.batch_size),
       lazy_from=config.lazy_from,
       penalties={name: k.penalty() for name, k in self.known.items()},
       seed=config.seed,
@@ -76,6 +83,10 @@ class Trainer(row_trainer.RowTrainer):
     self._vectors = jax.jit(
       lambda rows, params, stats: self._merge(rows, params, stats).vectors()
     )
+
+  def ids_per_step_of(self, batch_size: int) -> dict[str, int]:
+    """Returns how many ids of each table a step looks up."""
+    return dict.fromkeys(COMPACT, batch_size)
 
   def in_phase(self, phase: Phase) -> Self:
     """Returns a trainer that goes on with a state of this one."""
@@ -88,22 +99,24 @@ class Trainer(row_trainer.RowTrainer):
     rate = linear_decay(
       self.config.learning_rate, phase.decay_from, phase.decay_steps
     )
+    if self.config.epoch_decay != 1:
+      rate = staircase(rate, self.config.epoch_decay, phase.epoch_steps)
     factor = self.config.shared_learning_rate
-    biases = optax.chain(
-      optax.scale_by_adam(), optax.scale_by_learning_rate(rate)
-    )
     rows = {
       name: embeddings.row_optimizer(
         self.options[name], rate, keep_zeros=phase.keep_zeros
       )
       for name in COMPACT
     }
-    return (
-      optimizers.model_optimizer(
-        "adam", rate, factors={"users": factor, "items": factor}
-      ),
-      {**rows, "user_bias": biases, "item_bias": biases},
+    if self.config.biases:
+      biases = optax.chain(
+        optax.scale_by_adam(), optax.scale_by_learning_rate(rate)
+      )
+      rows |= {"user_bias": biases, "item_bias": biases}
+    shared = optimizers.model_optimizer(
+      "adam", rate, factors={"users": factor, "items": factor}
     )
+    return shared, rows
 
   def make_model(self) -> recommender.Factorization:
     """Returns the model at the start of training."""
@@ -119,8 +132,15 @@ class Trainer(row_trainer.RowTrainer):
     }
     for name, known in self.known.items():
       known.start(layers[name], jax.random.key(self.config.seed))
+    if self.config.mean_start:
+      for layer in layers.values():
+        layer.embedding[...] += mean_entry(self.mean, self.config.features)
     return recommender.Factorization(
-      layers["users"], layers["items"], mean=self.mean, rngs=rngs
+      layers["users"],
+      layers["items"],
+      mean=self.mean if self.config.biases else 0.0,
+      biases=self.config.biases,
+      rngs=rngs,
     )
 
   def select(
@@ -128,20 +148,86 @@ class Trainer(row_trainer.RowTrainer):
   ) -> row_trainer.Selection:
     """Leaves only the users and items of a batch."""
     users, items, ratings = batch
-    user_key, item_key = jax.random.split(key)
-    users = self._share("users", users, user_key)
-    items = self._share("items", items, item_key)
-    ids, positions = {}, {}
-    for name in recommender.TABLES:
-      inputs = users if name.startswith("user") else items
-      taken, positions[name] = self.take(model, name, inputs)
-      ids |= taken
+    if self.config.sharing == "closed_form":
+      return self._select_expected(model, batch, state)
+    user_key, item_key, drop_key = jax.random.split(key, 3)
+    users = self.share("users", users, user_key)
+    items = self.share("items", items, item_key)
+    ids, positions = self.take_all(model, users, items)
+    change = self.dropout(drop_key)
 
     def loss(model: Any) -> tuple[Array, Any]:
-      value, mse = model.loss(positions, ratings, l2=self.config.l2)
+      value, mse = model.loss(
+        positions, ratings, l2=self.config.l2, change=change
+      )
       return value, ({"loss": mse}, state.carry)
 
     return row_trainer.Selection(ids, model, loss)
+
+  def _select_expected(
+    self, model: Any, batch: Any, state: row_trainer.TrainState
+  ) -> row_trainer.Selection:
+    """Keeps all rows: any of them may take the place of another."""
+    users, items, ratings = batch
+    ids, positions = self.take_all(model, users, items, whole=True)
+    rates = {
+      name: recommender_options.sharing_rate(self.config, name)
+      for name in COMPACT
+    }
+
+    def loss(model: Any) -> tuple[Array, Any]:
+      value, mse = model.expected_loss(
+        positions, ratings, l2=self.config.l2, rates=rates
+      )
+      return value, ({"loss": mse}, state.carry)
+
+    return row_trainer.Selection(ids, model, loss)
+
+  def take_all(
+    self, model: Any, users: Array, items: Array, *, whole: bool = False
+  ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Leaves only the rows of some users and items, biases too.
+
+    Returns:
+      The distinct ids, and the positions among them, by name of the table.
+    """
+    ids, positions = {}, {}
+    for name in recommender.TABLES if self.config.biases else COMPACT:
+      inputs = users if name.startswith("user") else items
+      taken, positions[name] = self.take(model, name, inputs, whole=whole)
+      ids |= taken
+    return ids, positions
+
+  def share(self, name: str, ids: Array, key: Array) -> Array:
+    """Exchanges ids at random, where the run asks for it."""
+    sharing = embeddings.make_sharing(
+      self.sizes[name], self.options[name], graph=self.graphs.get(name)
+    )
+    if sharing is None:
+      return ids
+    # A coin for each id would take a good part of so small a step.
+    return ops.replace_some(
+      key,
+      ids,
+      lambda key, few: sharing(few, rate=1.0, rngs=nnx.Rngs(sse=key)),
+      rate=sharing.rate,
+    )
+
+  def dropout(self, key: Array) -> recommender.Change:
+    """Returns the dropout of the vectors of a batch, or the identity."""
+    if not self.config.dropout:
+      return dict
+    drop = _DROPOUTS[self.config.dropout_of]
+
+    def change(parts: dict[str, Array]) -> dict[str, Array]:
+      rate, changed = self.config.dropout, dict(parts)
+      for n, name in enumerate(sorted(parts)):
+        if not name.endswith("bias"):
+          drop_key = jax.random.fold_in(key, n)
+          changed[name] = drop(drop_key, parts[name], rate)
+      return changed
+
+    return change
 
   def vectors(
     self,
@@ -218,11 +304,6 @@ class Trainer(row_trainer.RowTrainer):
     model.eval()
     return model
 
-  def _share(self, name: str, ids: Array, key: Array) -> Array:
-    """Exchanges ids at random, where the run asks for it."""
-    sharing = embeddings.make_sharing(self.sizes[name], self.config)
-    return ids if sharing is None else sharing(ids, rngs=nnx.Rngs(sse=key))
-
 
 def linear_decay(rate: float, begin: int, length: int) -> optax.Schedule:
   """Returns a rate that is constant, and then falls linearly to zero.
@@ -244,6 +325,45 @@ def linear_decay(rate: float, begin: int, length: int) -> optax.Schedule:
     return rate * jnp.clip(left, 0, 1)
 
   return schedule
+
+
+def staircase(
+  schedule: optax.Schedule, decay: float, epoch_steps: int
+) -> optax.Schedule:
+  """Returns a rate that falls by a factor after each epoch.
+
+  Args:
+    schedule: The rate without it.
+    decay: The factor.
+    epoch_steps: Steps of an epoch.
+
+  >>> schedule = staircase(lambda step: 0.1, 0.5, 10)
+  >>> [f"{schedule(jnp.int32(step)):.3f}" for step in (0, 9, 10, 25)]
+  ['0.100', '0.100', '0.050', '0.025']
+  """
+
+  def decayed(step: Any) -> Array:
+    epochs = jnp.asarray(step) // epoch_steps
+    factor = decay ** epochs.astype(jnp.float32)
+    return jnp.asarray(schedule(step)) * factor
+
+  return decayed
+
+
+def mean_entry(mean: float, features: int) -> float:
+  """Returns the entry of vectors whose product is the mean rating.
+
+  Raises:
+    ValueError: If the mean is negative.
+
+  >>> mean_entry(1.0, 100)
+  0.1
+  """
+  if mean < 0:
+    raise ValueError(
+      f"`mean_start` needs ratings of a non-negative mean, got {mean}."
+    )
+  return (mean / features) ** 0.5
 
 
 @functools.partial(jax.jit, static_argnames="table")

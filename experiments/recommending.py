@@ -11,12 +11,13 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
-from anchor_codes import ops
 from experiments import (
   best_epoch,
   embeddings,
   knowledge,
+  recommender_graphs,
   recommender_options,
+  recommender_pruning,
   recommender_trainer,
   reporting,
   row_trainer,
@@ -50,24 +51,32 @@ class Run(best_epoch.BestEpochRun):
   ):
     check_config(config)
     self.config = config
-    data = data or datasets.load_ratings(
-      config.dataset, data_dir=config.data_dir or None
+    data = self.prepare(
+      data
+      or datasets.load_ratings(
+        config.dataset,
+        data_dir=config.data_dir or None,
+        test_file=config.test_file,
+      )
     )
     self.splits = datasets.split_ratings(
       data,
       kind=cast(datasets.SplitKind, config.split),
       seed=config.split_seed,
+      valid_share=config.valid_share,
     )
     self.data = self.arrange(data)
     self.learn_from(self.splits.train)
     self.input_seconds = 0.0
-    self.steps_per_epoch = max(len(self.learned) // config.batch_size, 1)
+    self.best_test: dict[str, float] = {}
+    self.steps_per_epoch = max(self.num_examples() // config.batch_size, 1)
     trainer = self.make_trainer(
       config,
       self.table_sizes(),
       float(self.data.values[self.learned].mean()),
       self.phase(keep_zeros=False),
       self.load_knowledge(),
+      self.load_graphs(),
     )
     super().__init__(
       config,
@@ -98,6 +107,22 @@ class Run(best_epoch.BestEpochRun):
       for name, counts in self.counts.items()
     }
 
+  def load_graphs(self) -> dict[str, Any]:
+    """Returns the graphs along which symbols are exchanged, by table."""
+    data_dir = self.config.data_dir or None
+    return {
+      table: recommender_graphs.load_graph(name, self.data, data_dir=data_dir)
+      for table, name in recommender_options.graph_names(self.config).items()
+    }
+
+  def prepare(self, data: datasets.Ratings) -> datasets.Ratings:
+    """Returns the ratings that are split."""
+    return data
+
+  def num_examples(self) -> int:
+    """Returns the number of examples of an epoch."""
+    return len(self.learned)
+
   def arrange(self, data: datasets.Ratings) -> datasets.Ratings:
     """Returns the ratings with the ids that the tables are to have."""
     return data
@@ -126,6 +151,7 @@ class Run(best_epoch.BestEpochRun):
       decay_from=(self.config.epochs - decay) * self.steps_per_epoch,
       decay_steps=decay * self.steps_per_epoch,
       keep_zeros=keep_zeros,
+      epoch_steps=self.steps_per_epoch,
     )
 
   def batches(self, epoch: int, begin: int, end: int) -> Any:
@@ -134,12 +160,8 @@ class Run(best_epoch.BestEpochRun):
     What is left over after the last whole batch waits for another epoch.
     """
     start = time.perf_counter()
-    size = self.config.batch_size
-    rng = np.random.default_rng([self.config.seed, epoch])
-    order = np.resize(
-      rng.permutation(self.learned), self.steps_per_epoch * size
-    )
-    chosen = order.reshape(-1, size)[begin:end]
+    order = self.draw_order(epoch, self.learned)
+    chosen = order.reshape(-1, self.config.batch_size)[begin:end]
     batches = (
       self.data.users[chosen],
       self.data.items[chosen],
@@ -147,6 +169,14 @@ class Run(best_epoch.BestEpochRun):
     )
     self.input_seconds += time.perf_counter() - start
     return batches
+
+  def draw_order(self, epoch: int, examples: np.ndarray) -> np.ndarray:
+    """Returns the examples of whole batches in the order of an epoch."""
+    rng = np.random.default_rng([self.config.seed, epoch])
+    length = self.steps_per_epoch * self.config.batch_size
+    if self.config.sampling == "independent":
+      return rng.choice(examples, length)
+    return np.resize(rng.permutation(examples), length)
 
   def report(self, loss: float) -> dict[str, float]:
     """Returns the mean squared error of a chunk."""
@@ -159,9 +189,18 @@ class Run(best_epoch.BestEpochRun):
     mse = self.evaluate(state, self.splits.valid)
     return -mse, {"valid_mse": mse}
 
+  def better(self, first: float, second: float) -> float:
+    """Returns the better one of two results."""
+    return min(first, second)
+
+  def measure_test(self, state: row_trainer.TrainState) -> dict[str, float]:
+    """Measures a state on the test ratings."""
+    mse = self.evaluate(state, self.splits.test)
+    return {"test_mse": mse, "test_rmse": math.sqrt(mse)}
+
   def end_epoch(self, epoch: int, state: row_trainer.TrainState) -> Any:
     """Validates; and prunes, in the epochs for that."""
-    _, metrics = super().end_epoch(epoch, state)
+    metrics = self._judge(epoch, state)
     done = epoch + 1 - self.config.prune_from
     if not self.config.max_nonzeros or not 0 <= done < self.config.prune_epochs:
       return None, metrics
@@ -169,7 +208,26 @@ class Run(best_epoch.BestEpochRun):
       self.use_trainer(self.trainer.in_phase(self.phase(keep_zeros=True)))
     # A model with more weights than are allowed is no candidate.
     self.forget_best()
-    return self._prune(state, done + 1), metrics
+    rounds = self.config.prune_epochs - done
+    pruned = recommender_pruning.prune_anchors(
+      self.trainer, state, self.counts, rounds=rounds
+    )
+    return pruned, metrics
+
+  def _judge(
+    self, epoch: int, state: row_trainer.TrainState
+  ) -> dict[str, float]:
+    """Validates; without ratings for that, records how the test goes."""
+    if (epoch + 1) % self.config.eval_epochs and epoch + 1 < self.max_epochs():
+      return {}
+    if len(self.splits.valid):
+      return super().end_epoch(epoch, state)[1]
+    metrics = self.measure_test(state)
+    self.best_epoch = epoch  # The last one is stored, however good it is.
+    for name, value in metrics.items():
+      best = self.best_test.get(f"best_{name}", value)
+      self.best_test[f"best_{name}"] = self.better(value, best)
+    return metrics
 
   def is_over(self, epoch: int) -> bool:
     """Tells whether to stop early, which is not before pruning is over."""
@@ -178,36 +236,6 @@ class Run(best_epoch.BestEpochRun):
     if config.max_nonzeros and epoch < pruned_from:
       return False
     return super().is_over(epoch)
-
-  def _prune(
-    self, state: row_trainer.TrainState, number: int
-  ) -> row_trainer.TrainState:
-    """Takes out the weights that matter least, in one of several rounds."""
-    saliencies = self.trainer.saliencies(state, self._pruned_counts())
-    model = self.trainer.model_of(state)
-    weights = {n: getattr(model, n).transform for n in saliencies}
-    left = sum(int(jnp.count_nonzero(w[...])) for w in weights.values())
-    rounds = self.config.prune_epochs
-    # The rounds behind and ahead of this one share out the same factor.
-    budget = ops.pruning_budget(
-      1,
-      num_steps=rounds - number + 1,
-      start=left,
-      end=self.config.max_nonzeros,
-    )
-    kept = ops.most_salient(list(saliencies.values()), num_nonzeros=budget)
-    for name, keep in zip(saliencies, kept, strict=True):
-      weights[name][...] = jnp.where(keep, weights[name][...], 0)
-    return self.trainer.replace_model(state, model)
-
-  def _pruned_counts(self) -> dict[str, np.ndarray]:
-    """Returns the counts of the tables that have weights to prune."""
-    options = recommender_options.table_options(self.config)
-    return {
-      name: count
-      for name, count in self.counts.items()
-      if options[name].embedding == "anchors"
-    }
 
   def example(self, metadata: dict[str, Any]) -> Any:
     """Enters the phase of a checkpoint before its shapes are asked for."""
@@ -220,19 +248,34 @@ class Run(best_epoch.BestEpochRun):
   ) -> tuple[Any, dict[str, Any]]:
     """Remembers the phase too."""
     arrays, metadata = super().to_checkpoint(state)
-    return arrays, metadata | {"keep_zeros": self.trainer.phase.keep_zeros}
+    return arrays, metadata | {
+      "keep_zeros": self.trainer.phase.keep_zeros,
+      "best_test": self.best_test,
+    }
+
+  def from_checkpoint(
+    self, arrays: Any, metadata: dict[str, Any]
+  ) -> row_trainer.TrainState:
+    """Takes the best results on the test back."""
+    self.best_test = metadata["best_test"]
+    return super().from_checkpoint(arrays, metadata)
 
   def evaluate(
     self, state: row_trainer.TrainState, indices: np.ndarray
   ) -> float:
-    """Returns the mean squared error on some ratings.
-
-    A user or an item that training has never seen gets the mean vector and the
-    mean bias of the others.
-    """
-    vectors = self.trainer.vectors(state, self.unseen)
+    """Returns the mean squared error on some ratings."""
+    vectors = self.vectors(state)
     ratings = map(jnp.asarray, self.ratings_of(indices))
     return float(recommender.mean_squared_error(vectors, *ratings))
+
+  def vectors(self, state: row_trainer.TrainState) -> recommender.Vectors:
+    """Returns all vectors and biases as they are measured.
+
+    A user or an item that training has never seen gets the mean vector and the
+    mean bias of the others, unless the options ask for its own.
+    """
+    unseen = self.unseen if self.config.unseen == "mean" else None
+    return self.trainer.vectors(state, unseen)
 
   def ratings_of(self, indices: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns users, items and values of some ratings, to measure on."""
@@ -296,13 +339,12 @@ class Run(best_epoch.BestEpochRun):
 
   def final_metrics(self, state: row_trainer.TrainState) -> dict[str, float]:
     """Measures the state that is stored, by the name of the metric."""
-    test = self.splits.test
-    mse = self.evaluate(state, test)
-    unseen = self.count_unseen(test)
+    unseen = self.count_unseen(self.splits.test)
+    valid = self.validate(state)[1] if len(self.splits.valid) else {}
     return {
-      "test_mse": mse,
-      "test_rmse": math.sqrt(mse),
-      "valid_mse": self.evaluate(state, self.splits.valid),
+      **self.measure_test(state),
+      **valid,
+      **self.best_test,
       "best_epoch": self.best_epoch + 1,
       "test_unseen_users": unseen["users"],
       "test_unseen_items": unseen["items"],

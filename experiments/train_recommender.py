@@ -7,13 +7,20 @@ r"""Trains a recommender with any embeddings of users and items.
 It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints,
 `users.safetensors` and `items.safetensors` in the folder. A run that was
 stopped goes on with the same command and `--resume`. `--config.rule=marginal`
-lets the data choose the number of anchors.
+lets the data choose the number of anchors; `--config.loss=bpr` ranks items
+instead of predicting ratings.
 """
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import nonparametric, online, recommending, reporting
+from experiments import (
+  nonparametric,
+  online,
+  ranking,
+  recommending,
+  reporting,
+)
 
 CONFIG = config_flags.DEFINE_config_dataclass(
   "config", recommending.RecommenderConfig()
@@ -30,6 +37,8 @@ def run_type(
   config: recommending.RecommenderConfig,
 ) -> type[recommending.Run]:
   """Returns what runs with some options."""
+  if config.loss == "bpr":
+    return ranking.RankingRun
   if config.online_batches:
     return online.OnlineRun
   return nonparametric.NonparametricRun if config.rule else recommending.Run
@@ -49,9 +58,9 @@ def main(argv: list[str]) -> None:
     )
   except (ValueError, OSError) as error:
     raise app.UsageError(str(error)) from error
-  print(
-    reporting.format_table([reporting.row(result)], reporting.columns("mse"))
-  )
+  metric = "mse" if CONFIG.value.loss == "mse" else "precision_at_10"
+  columns = reporting.columns(metric)
+  print(reporting.format_table([reporting.row(result)], columns))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def rare_positions(
     ValueError: If an option is out of range.
 
   >>> positions = rare_positions(jax.random.key(0), size=10_000, rate=0.01)
-  >>> print(jnp.sum(positions < 10_000), positions.size)
-  96 196
+  >>> print(positions.size, 60 < jnp.sum(positions < 10_000) < 140)
+  196 True
   """
   check_at_least("size", size, 1)
   check_rate("rate", rate)
@@ -79,8 +79,8 @@ def replace_some(
   >>> swap = lambda key, ids: -ids
   >>> ids = jnp.arange(1, 1001)
   >>> new = replace_some(jax.random.key(0), ids, swap, rate=0.01)
-  >>> print(jnp.sum(new == -ids), jnp.sum(new == ids))
-  9 991
+  >>> print(jnp.array_equal(jnp.abs(new), ids), 0 < jnp.sum(new < 0) < 40)
+  True True
   """
   check_rate("rate", rate)
   if rate == 0 or ids.size == 0:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from anchor_codes import typing as options
-from experiments.datasets import files
+from experiments.datasets import files, released_splits
 
 
 class Movie(NamedTuple):
@@ -121,7 +121,7 @@ def load_movies(
   """Loads the movies of a data set, also those that nobody rated.
 
   Args:
-    name: One of `MOVIE_NAMES`.
+    name: One of `MOVIE_NAMES`, or a split of one, such as 'ml-1m-sse-mf'.
     data_dir: Folder of data sets, see
       :func:`experiments.datasets.files.data_folder`.
 
@@ -133,6 +133,7 @@ def load_movies(
     ValueError: If the name is unknown, or the file is not in its format.
     FileNotFoundError: If the file is missing; it names the path.
   """
+  name = released_splits.ORIGINS.get(name, name)
   options.check_choice("name", name, MOVIE_NAMES)
   known = _FILES[name]
   path = files.find_file(

@@ -7,12 +7,16 @@ ml-100k         MovieLens 100K, 943 users, 1,682 movies   100,000    1 ... 5
 ml-1m           MovieLens 1M, 6,040 users, 3,706 movies   1,000,209  1 ... 5
 ml-latest-small MovieLens of 2018, 610 and 9,724          100,836    .5 ... 5
 ml-25m          MovieLens 25M, 162,541 and 59,047         25,000,095 .5 ... 5
+ml-1m-sse-mf    a published split of ml-1m, 1,496 and     637,987    1 ... 5
+                3,656
+ml-1m-sse-bpr   another one, 3,937 and 3,533              923,473    1 ... 5
 csv:PATH        the user's own file                       any        any
 synthetic       drawn from 8 anchors, 1,500 and 800       250,000    any
 =============== ========================================= ========== =======
 
 The MovieLens files may not be passed on, see :mod:`experiments.datasets.files`;
-the largest comes through :mod:`experiments.datasets.ratings_tfds`.
+the largest comes through :mod:`experiments.datasets.ratings_tfds`, and splits
+that were published through :mod:`experiments.datasets.released_splits`.
 """
 
 import dataclasses
@@ -27,12 +31,13 @@ from numpy.typing import ArrayLike
 from anchor_codes import typing as options
 from experiments.datasets import files
 
-SplitKind = Literal["random", "chronological", "published"]
+SplitKind = Literal["random", "chronological", "published", "given"]
 """How ratings are split, see `split_ratings`."""
 SPLIT_KINDS: tuple[str, ...] = get_args(SplitKind)
 
 _OWN_FILE = "csv:"
 _THROUGH_TFDS = "ml-25m"
+_RELEASED = ("ml-1m-sse-mf", "ml-1m-sse-bpr")
 _PUBLISHED_SEED = 1446557
 
 
@@ -49,6 +54,8 @@ class Ratings(NamedTuple):
     user_names: The original id of each user.
     item_names: The original id of each item.
     source: Where the ratings come from, and their licence.
+    num_train: Where the ratings come with a split: the first so many are those
+      to learn from, and the others those of the test. Else 0.
   """
 
   name: str
@@ -59,6 +66,7 @@ class Ratings(NamedTuple):
   user_names: tuple[str, ...]
   item_names: tuple[str, ...]
   source: str
+  num_train: int = 0
 
 
 class RatingSplits(NamedTuple):
@@ -121,12 +129,15 @@ _MOVIELENS = {
   ),
 }
 
-RATING_NAMES = (*_MOVIELENS, _THROUGH_TFDS)
+RATING_NAMES = (*_MOVIELENS, *_RELEASED, _THROUGH_TFDS)
 """The names of published ratings that `load_ratings` knows."""
 
 
 def load_ratings(
-  name: str, *, data_dir: str | os.PathLike[str] | None = None
+  name: str,
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  test_file: str | os.PathLike[str] = "",
 ) -> Ratings:
   """Loads ratings by their name.
 
@@ -143,6 +154,7 @@ def load_ratings(
       ``../shared/data`` beside the project if there is one. It holds
       ``ml-100k/u.data``, ``ml-1m/ratings_order.csv``,
       ``ml-latest-small/ratings.csv`` and ``movielens/25m-ratings`` of TFDS.
+    test_file: Another file like that of ``csv:``: the ratings of the test.
 
   Returns:
     The ratings. Ids of MovieLens follow the original numbers, else appearance.
@@ -160,7 +172,12 @@ def load_ratings(
   if name.startswith(_OWN_FILE):
     from experiments.datasets import ratings_csv
 
-    return ratings_csv.read_csv(name.removeprefix(_OWN_FILE))
+    path = name.removeprefix(_OWN_FILE)
+    return ratings_csv.read_csv(path, test_path=test_file or None)
+  if name in _RELEASED:
+    from experiments.datasets import released_splits
+
+    return released_splits.load_split(name, data_dir=data_dir)
   if name == _THROUGH_TFDS:
     from experiments.datasets import ratings_tfds
 
@@ -211,6 +228,7 @@ def number_movielens(
   values: np.ndarray,
   order: np.ndarray,
   source: str,
+  num_train: int = 0,
 ) -> Ratings:
   """Makes ratings of the numbers of users and movies in MovieLens.
 
@@ -235,6 +253,7 @@ def number_movielens(
     user_names=[str(int(number)) for number in user_ids],
     item_names=[str(int(number)) for number in item_ids],
     source=source,
+    num_train=num_train,
   )
 
 
@@ -248,6 +267,7 @@ def make_ratings(
   user_names: Sequence[str],
   item_names: Sequence[str],
   source: str,
+  num_train: int = 0,
 ) -> Ratings:
   """Makes ratings of columns, with the types and the protection they need.
 
@@ -270,6 +290,7 @@ def make_ratings(
     user_names=tuple(user_names),
     item_names=tuple(item_names),
     source=source,
+    num_train=num_train,
   )
 
 
@@ -281,7 +302,7 @@ def _read_only(column: ArrayLike, dtype: type[np.generic]) -> np.ndarray:
 
 
 def split_ratings(
-  ratings: Ratings, *, kind: SplitKind, seed: int = 0
+  ratings: Ratings, *, kind: SplitKind, seed: int = 0, valid_share: float = 0.0
 ) -> RatingSplits:
   """Splits ratings into rows for training, for validation and for test.
 
@@ -292,18 +313,23 @@ def split_ratings(
     (Liang et al., 2021). It has *no test set*: the first 90 % of a random order
     are for training, and the last 10 % are both `valid` and `test`. A model
     that was selected on them looks better than it is.
+  * ``given``: that which the ratings come with. It has *no validation set* but
+    the share of the training ratings that is asked for.
 
   Args:
     ratings: The ratings, at least 6, for ``published`` at least 2.
     kind: One of `SPLIT_KINDS`.
     seed: Of the random order, without effect on ``chronological``. The seed 0
       of ``published`` stands for 1446557, which is that of the code.
+    valid_share: For ``given``, the part of the training ratings that is set
+      aside to validate on, at random, in [0, 1).
 
   Returns:
     The rows.
 
   Raises:
-    ValueError: If `kind` is unknown, or there are too few ratings.
+    ValueError: If an option is out of range, there are too few ratings, or
+      they come without the split that is asked for.
 
   >>> column = np.arange(10)
   >>> ratings = number_movielens(
@@ -315,6 +341,8 @@ def split_ratings(
                test=array([0]))
   """
   options.check_choice("kind", kind, SPLIT_KINDS)
+  if kind == "given":
+    return _given_split(ratings, seed, valid_share)
   count = len(ratings.values)
   needed = 2 if kind == "published" else 6
   if count < needed:
@@ -333,67 +361,17 @@ def split_ratings(
   return RatingSplits(*np.split(rows, [count * 8 // 10, count * 9 // 10]))
 
 
-def unseen_rows(train_ids: np.ndarray, *, num_rows: int) -> np.ndarray:
-  """Marks the rows of a table, bool [num_rows], that training never touches.
-
-  Args:
-    train_ids: Ids of the training ratings.
-    num_rows: Number of users, or of items.
-
-  >>> unseen_rows(np.array([2, 0, 2]), num_rows=4)
-  array([False,  True, False,  True])
-  """
-  unseen = np.ones(num_rows, bool)
-  unseen[train_ids] = False
-  return unseen
-
-
-def count_unseen(
-  train_ids: np.ndarray, other_ids: np.ndarray, *, num_rows: int
-) -> int:
-  """Counts the ratings of users, or of items, that never occur in training.
-
-  Args:
-    train_ids: Ids of the training ratings.
-    other_ids: Ids of the ratings to count.
-    num_rows: Number of users, or of items.
-
-  >>> count_unseen(np.array([2, 0]), np.array([1, 1, 0]), num_rows=3)
-  2
-  """
-  return int(unseen_rows(train_ids, num_rows=num_rows)[other_ids].sum())
-
-
-def time_batches(
-  ratings: Ratings, indices: np.ndarray, *, num_batches: int
-) -> list[np.ndarray]:
-  """Cuts ratings into batches that follow each other in time.
-
-  Args:
-    ratings: The ratings.
-    indices: Rows of ratings in any order.
-    num_batches: Number of batches, from 1 to the number of rows.
-
-  Returns:
-    The rows of each batch; sizes differ by at most one.
-
-  Raises:
-    ValueError: If there are fewer rows than batches.
-
-  >>> column = np.arange(5)
-  >>> ratings = number_movielens(
-  ...   "toy", users=column, items=column, values=column, order=-column,
-  ...   source="ours",
-  ... )
-  >>> time_batches(ratings, np.array([1, 4, 2]), num_batches=2)
-  [array([4, 2]), array([1])]
-  """
-  options.check_at_least("num_batches", num_batches, 1)
-  if num_batches > len(indices):
+def _given_split(
+  ratings: Ratings, seed: int, valid_share: float
+) -> RatingSplits:
+  if not ratings.num_train:
     raise ValueError(
-      f"`num_batches` must be at most the number of ratings, got {num_batches} "
-      f"batches of {len(indices)} ratings."
+      "`ratings` must come with a split for the split 'given', as those of a "
+      f"test file do, got those of {ratings.name!r}."
     )
-  rows = np.sort(indices)  # So that ties keep the order of the file.
-  rows = rows[np.argsort(ratings.order[rows], kind="stable")]
-  return np.array_split(rows, num_batches)
+  if not 0 <= valid_share < 1:
+    raise ValueError(f"`valid_share` must be in [0, 1), got {valid_share}.")
+  train, test = np.split(np.arange(len(ratings.values)), [ratings.num_train])
+  order = np.random.default_rng(seed).permutation(train)
+  valid = order[: round(valid_share * len(train))]
+  return RatingSplits(np.setdiff1d(train, valid), np.sort(valid), test)

@@ -36,7 +36,11 @@ class _Table(NamedTuple):
   item_ids: Mapping[str, int]
 
 
-def read_csv(path: str | os.PathLike[str]) -> ratings.Ratings:
+def read_csv(
+  path: str | os.PathLike[str],
+  *,
+  test_path: str | os.PathLike[str] | None = None,
+) -> ratings.Ratings:
   r"""Reads ratings from a CSV file with named columns.
 
   The first line names the columns: ``user``, ``item`` and ``rating``, and
@@ -48,6 +52,7 @@ def read_csv(path: str | os.PathLike[str]) -> ratings.Ratings:
   Args:
     path: The file: UTF-8, a byte order mark at its start is dropped. Only the
       numbers and one copy of each id are kept in memory.
+    test_path: Another such file, whose ratings are those of the test.
 
   Returns:
     The ratings, with ids in order of first appearance. `order` holds the time
@@ -67,6 +72,8 @@ def read_csv(path: str | os.PathLike[str]) -> ratings.Ratings:
   (('ann', 'bob'), array([0, 1], dtype=int32),
    array([4.5, 3. ], dtype=float32))
   """
+  if test_path is not None:
+    return _join(read_csv(path), read_csv(test_path))
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise FileNotFoundError(
@@ -82,6 +89,30 @@ def read_csv(path: str | os.PathLike[str]) -> ratings.Ratings:
     user_names=tuple(table.user_ids),
     item_names=tuple(table.item_ids),
     source=f"the user's file {path}",
+  )
+
+
+def _join(train: ratings.Ratings, test: ratings.Ratings) -> ratings.Ratings:
+  """Joins ratings with others, the test; ids of the former come first."""
+  names, columns = {}, {}
+  for kind in ("user", "item"):
+    parts = [getattr(part, f"{kind}_names") for part in (train, test)]
+    # A dict keeps the order, and finds an id by its name.
+    number = {name: i for i, name in enumerate(dict.fromkeys(sum(parts, ())))}
+    new_ids = np.array([number[name] for name in parts[1]])
+    names[f"{kind}_names"] = tuple(number)
+    old = [getattr(part, f"{kind}s") for part in (train, test)]
+    columns[f"{kind}s"] = np.concatenate([old[0], new_ids[old[1]]])
+  for column in ("values", "order"):
+    columns[column] = np.concatenate(
+      [getattr(part, column) for part in (train, test)]
+    )
+  return ratings.make_ratings(
+    train.name,
+    **columns,
+    **names,
+    source=f"{train.source}, and {test.source}",
+    num_train=len(train.values),
   )
 
 

@@ -1,6 +1,6 @@
-"""Matrix factorisation with biases, over any two embeddings."""
+"""Matrix factorisation, with biases or without, over any two embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +8,13 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from anchor_codes import nn
+from anchor_codes import nn, ops
 
 TABLES = ("users", "items", "user_bias", "item_bias")
-"""The embeddings of the model, by attribute."""
+"""The embeddings of the model, by attribute; the last two may be missing."""
+
+Change = Callable[[dict[str, Array]], dict[str, Array]]
+"""What is done to the vectors of a batch, by the names of `TABLES`."""
 
 
 class Vectors(NamedTuple):
@@ -40,28 +43,38 @@ class Vectors(NamedTuple):
 
 
 class Factorization(nnx.Module):
-  r"""Predicts ratings from an embedding of users and one of items.
+  r"""Predicts ratings, or ranks items, from embeddings of users and items.
 
   Definition (Koren, Bell, Volinsky, 2009):
-  :math:`\mu + b_u + b_i + e_u^\top e_i`.
+  :math:`\mu + b_u + b_i + e_u^\top e_i`, or :math:`e_u^\top e_i` alone.
 
   Args:
     users: Embedding of the users.
     items: Embedding of the items.
     mean: The mean rating, :math:`\mu`.
+    biases: Whether users and items have a bias :math:`b`.
     rngs: Source of randomness.
   """
 
-  def __init__(self, users: Any, items: Any, *, mean: float, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    users: Any,
+    items: Any,
+    *,
+    mean: float,
+    biases: bool = True,
+    rngs: nnx.Rngs,
+  ):
     self.users = users
     self.items = items
     zeros = nnx.initializers.zeros_init()
-    self.user_bias = nnx.Embed(
-      users.num_embeddings, 1, embedding_init=zeros, rngs=rngs
-    )
-    self.item_bias = nnx.Embed(
-      items.num_embeddings, 1, embedding_init=zeros, rngs=rngs
-    )
+    if biases:
+      self.user_bias = nnx.Embed(
+        users.num_embeddings, 1, embedding_init=zeros, rngs=rngs
+      )
+      self.item_bias = nnx.Embed(
+        items.num_embeddings, 1, embedding_init=zeros, rngs=rngs
+      )
     self.mean = nnx.Variable(jnp.float32(mean))
 
   def loss(
@@ -70,6 +83,7 @@ class Factorization(nnx.Module):
     ratings: Float[Array, " batch"],
     *,
     l2: float,
+    change: Change = dict,
   ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     r"""Returns the loss of a batch, and its mean squared error.
 
@@ -78,18 +92,94 @@ class Factorization(nnx.Module):
       ratings: The ratings.
       l2: Weight of :math:`\|e_u\|^2 + \|e_i\|^2 + b_u^2 + b_i^2`, averaged over
         the batch: a symbol is held back as often as it occurs.
+      change: What is done to what was looked up, such as dropout.
     """
-    parts = {name: getattr(self, name)(positions[name]) for name in TABLES}
-    biases = parts["user_bias"] + parts["item_bias"]
-    products = jnp.sum(parts["users"] * parts["items"], axis=-1)
-    error = self.mean[...] + biases[:, 0] + products - ratings
-    mse = jnp.mean(error**2)
+    parts = change(self._look_up(positions))
+    mse = jnp.mean((self.mean[...] + _scores(parts) - ratings) ** 2)
     norms = sum(jnp.mean(jnp.sum(p**2, axis=-1)) for p in parts.values())
-    auxiliary = sum(
-      nn.auxiliary_loss(getattr(self, name), positions[name])
-      for name in ("users", "items")
+    return mse + l2 * norms + self._auxiliary(positions), mse
+
+  def ranking_loss(
+    self,
+    positions: Mapping[str, Int[Array, "..."]],
+    *,
+    l2: float,
+    change: Change = dict,
+  ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    r"""Returns the loss of triplets: a user, an item of theirs, and another.
+
+    Definition (Rendle et al., UAI 2009): :math:`-\log \sigma(s_{u+} -
+    s_{u-})` for the scores of both items.
+
+    Args:
+      positions: As in :meth:`loss`, with positions [batch] of users, and [2,
+        batch] of items: those that users like, then the others.
+      l2: Weight of the squared norms of all that a triplet looks up.
+      change: What is done to what was looked up, such as dropout.
+
+    Returns:
+      The loss, and without the norms.
+    """
+    first, second = (
+      {n: p[i] if n.startswith("item") else p for n, p in positions.items()}
+      for i in range(2)
     )
-    return mse + l2 * norms + auxiliary, mse
+    parts = self._look_up(first)
+    # Two lookups: the product of users with a stack takes twice as long.
+    for name, part in self._look_up(second, only="item").items():
+      parts[name.replace("item", "other")] = part
+    parts = change(parts)
+    liked, others = _scores(parts), _scores(parts, "other")
+    loss = jnp.mean(jax.nn.softplus(others - liked))
+    norms = sum(jnp.sum(p**2) for p in parts.values()) / liked.size
+    return loss + l2 * norms + self._auxiliary(positions), loss
+
+  def expected_loss(
+    self,
+    ids: Mapping[str, Int[Array, " batch"]],
+    ratings: Float[Array, " batch"],
+    *,
+    l2: float,
+    rates: Mapping[str, float],
+  ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    r"""Returns the exact expectation of :meth:`loss` over replaced ids.
+
+    Args:
+      ids: The users and items of the batch, by name.
+      ratings: The ratings.
+      l2: As in :meth:`loss`.
+      rates: Probabilities with which a user, and an item, is replaced by any
+        other one, along with its bias.
+
+    Returns:
+      The loss, and the expected squared error alone.
+    """
+    vectors = self.vectors()
+    rows = {"users": vectors.users, "items": vectors.items}
+    if self._has_biases():
+      rows["users"], rows["items"] = ops.append_biases(
+        **rows, user_bias=vectors.user_bias, item_bias=vectors.item_bias
+      )
+      ratings = ratings - self.mean[...]
+    shared = {
+      name: ops.SharedTable(rows=rows[name], rate=rate)
+      for name, rate in rates.items()
+    }
+    errors = ops.expected_squared_error(
+      shared["users"],
+      shared["items"],
+      ratings,
+      user_ids=ids["users"],
+      item_ids=ids["items"],
+    )
+    norms = jnp.float32(0)
+    for name, bias in (("users", "user_bias"), ("items", "item_bias")):
+      squares = jnp.sum(getattr(vectors, name) ** 2, axis=-1)
+      squares += getattr(vectors, bias) ** 2
+      expected = ops.transition_product(squares, rate=rates[name])
+      norms += jnp.mean(expected[ids[name]])
+    mse = jnp.mean(errors)
+    return mse + l2 * norms + self._auxiliary(ids), mse
 
   def vectors(self) -> Vectors:
     """Composes all vectors, for evaluation."""
@@ -98,13 +188,41 @@ class Factorization(nnx.Module):
       layer = getattr(self, name)
       return layer(jnp.arange(layer.num_embeddings))
 
-    return Vectors(
-      rows("users"),
-      rows("items"),
-      rows("user_bias")[:, 0],
-      rows("item_bias")[:, 0],
-      self.mean[...],
+    users, items = rows("users"), rows("items")
+    if not self._has_biases():
+      biases = [jnp.zeros_like(table[:, 0]) for table in (users, items)]
+    else:
+      biases = [rows(name)[:, 0] for name in ("user_bias", "item_bias")]
+    return Vectors(users, items, biases[0], biases[1], self.mean[...])
+
+  def _has_biases(self) -> bool:
+    return hasattr(self, "user_bias")
+
+  def _look_up(
+    self, positions: Mapping[str, Array], *, only: str = ""
+  ) -> dict[str, Array]:
+    """Looks up in all tables, or in those whose names begin in some way."""
+    names = TABLES if self._has_biases() else TABLES[:2]
+    return {
+      name: getattr(self, name)(positions[name])
+      for name in names
+      if name.startswith(only)
+    }
+
+  def _auxiliary(self, positions: Mapping[str, Array]) -> Array:
+    users, items = (
+      nn.auxiliary_loss(getattr(self, name), positions[name])
+      for name in TABLES[:2]
     )
+    return users + items
+
+
+def _scores(parts: Mapping[str, Array], kind: str = "item") -> Array:
+  """Returns the products of users and items; adds biases if there are some."""
+  scores = jnp.sum(parts["users"] * parts[f"{kind}s"], axis=-1)
+  if "user_bias" in parts:
+    scores += (parts["user_bias"] + parts[f"{kind}_bias"])[..., 0]
+  return scores
 
 
 def fill_unseen(

@@ -12,6 +12,12 @@ import experiments.reporting
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PACKAGES = (experiments.datasets, experiments.reporting)
 MODULES = [
+  "experiments.bert_weights",
+  "experiments.models.masking",
+  "experiments.transformer_options",
+  "experiments.negatives",
+  "experiments.recommender_graphs",
+  "experiments.recommender_options",
   "experiments.tuning",
   *(
     module.name

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from experiments.datasets import files, ratings, ratings_csv, ratings_tfds
+from experiments.datasets import (
+  files,
+  rating_batches,
+  ratings,
+  ratings_csv,
+  ratings_tfds,
+)
 
 SIZES = {
   "ml-100k": (100_000, 943, 1_682),
@@ -215,8 +221,10 @@ def test_unknown_name_lists_the_known(name):
 
 
 def test_names_are_loadable_by_a_flag():
-  assert set(ratings.RATING_NAMES) == {*SIZES, "ml-25m"}
-  assert ratings.SPLIT_KINDS == ("random", "chronological", "published")
+  splits = {"ml-1m-sse-mf", "ml-1m-sse-bpr"}
+  assert set(ratings.RATING_NAMES) == {*SIZES, *splits, "ml-25m"}
+  kinds = ("random", "chronological", "published", "given")
+  assert kinds == ratings.SPLIT_KINDS
 
 
 def test_own_file_is_read_as_csv(tmp_path):
@@ -308,39 +316,48 @@ def test_no_split_may_be_empty(kind, needed):
 
 
 def test_unknown_split_lists_the_known():
-  with pytest.raises(ValueError, match="'published', got 'temporal'"):
+  with pytest.raises(ValueError, match="'given', got 'temporal'"):
     ratings.split_ratings(make(np.arange(10)), kind="temporal")  # pyright: ignore[reportArgumentType]
 
 
-@hypothesis.given(
-  train=st.lists(st.integers(0, 9), max_size=12),
-  other=st.lists(st.integers(0, 9), max_size=12),
-)
-def test_unseen_are_those_that_training_lacks(train, other):
-  train, other = np.array(train, np.int32), np.array(other, np.int32)
-  unseen = ratings.unseen_rows(train, num_rows=10)
-  assert unseen.shape == (10,)
-  assert unseen.dtype == bool
-  assert set(np.flatnonzero(unseen)) == set(range(10)) - set(train.tolist())
-  count = ratings.count_unseen(train, other, num_rows=10)
-  assert count == sum(i not in train for i in other)
+def given(num_train, *, count=20):
+  return make(np.arange(count))._replace(num_train=num_train)
 
 
-def test_nothing_is_unseen_in_its_own_ratings():
-  ids = np.array([0, 3, 3])
-  assert ratings.count_unseen(ids, ids, num_rows=4) == 0
+@pytest.mark.parametrize(("share", "num_valid"), [(0.0, 0), (0.25, 3)])
+def test_given_split_keeps_the_test_and_sets_some_training_aside(
+  share, num_valid
+):
+  splits = ratings.split_ratings(given(12), kind="given", valid_share=share)
+  np.testing.assert_array_equal(splits.test, np.arange(12, 20))
+  assert len(splits.valid) == num_valid
+  train = np.concatenate([splits.train, splits.valid])
+  np.testing.assert_array_equal(np.sort(train), np.arange(12))
+  seeds = [
+    ratings.split_ratings(given(12), kind="given", valid_share=0.5, seed=seed)
+    for seed in (0, 0, 1)
+  ]
+  assert set(seeds[0].valid) == set(seeds[1].valid) != set(seeds[2].valid)
 
 
-def test_chronological_test_has_new_items():
-  data = make(np.arange(10), users=np.arange(10) % 2)
-  splits = ratings.split_ratings(data, kind="chronological")
-  users = ratings.count_unseen(
-    data.users[splits.train], data.users[splits.test], num_rows=2
-  )
-  items = ratings.count_unseen(
-    data.items[splits.train], data.items[splits.test], num_rows=10
-  )
-  assert (users, items) == (0, 1)
+def test_given_split_must_be_there():
+  with pytest.raises(ValueError, match=r"come with a split for .* 'toy'"):
+    ratings.split_ratings(given(0), kind="given")
+  with pytest.raises(ValueError, match=r"in \[0, 1\), got 1.0"):
+    ratings.split_ratings(given(3), kind="given", valid_share=1.0)
+
+
+def test_own_test_file_shares_its_ids(tmp_path):
+  paths = [tmp_path / "train.csv", tmp_path / "test.csv"]
+  paths[0].write_text("user,item,rating\nann,tea,4\nbob,rum,1\n")
+  paths[1].write_text("user,item,rating\nbob,tea,3\ncat,gin,2\n")
+  data = ratings.load_ratings(f"csv:{paths[0]}", test_file=paths[1])
+  assert data.num_train == 2
+  assert data.user_names == ("ann", "bob", "cat")
+  assert data.item_names == ("tea", "rum", "gin")
+  assert data.users.tolist() == [0, 1, 1, 2]
+  assert data.items.tolist() == [0, 1, 0, 2]
+  assert data.values.tolist() == [4, 1, 3, 2]
 
 
 @hypothesis.given(st.data())
@@ -350,7 +367,7 @@ def test_time_batches_follow_each_other(draw):
   rows = draw.draw(st.permutations(range(len(order))))
   rows = np.array(rows[: draw.draw(st.integers(1, len(rows)))])
   num_batches = draw.draw(st.integers(1, len(rows)))
-  batches = ratings.time_batches(data, rows, num_batches=num_batches)
+  batches = rating_batches.time_batches(data, rows, num_batches=num_batches)
   assert len(batches) == num_batches
   sizes = [len(batch) for batch in batches]
   assert max(sizes) - min(sizes) <= 1
@@ -362,7 +379,7 @@ def test_time_batches_follow_each_other(draw):
 
 def test_time_batches_leave_the_rows_as_they_are():
   rows = np.array([2, 0, 1])
-  ratings.time_batches(make([3, 2, 1]), rows, num_batches=2)
+  rating_batches.time_batches(make([3, 2, 1]), rows, num_batches=2)
   np.testing.assert_array_equal(rows, [2, 0, 1])
 
 
@@ -375,6 +392,6 @@ def test_time_batches_leave_the_rows_as_they_are():
 )
 def test_no_time_batch_may_be_empty(num_batches, message):
   with pytest.raises(ValueError, match=message):
-    ratings.time_batches(
+    rating_batches.time_batches(
       make(np.arange(3)), np.arange(3), num_batches=num_batches
     )

@@ -99,3 +99,32 @@ def test_regularizers_out_of_range(options, text):
   options = {"entropy_weight": 0.0, "code_dropout": 0.0, **options}
   with pytest.raises(ValueError, match=text):
     lookups.check_regularizers(**options)
+
+
+def test_entries_are_dropped_by_themselves():
+  vectors = jnp.full((200, 50), 3.0)
+  dropped = np.asarray(dropout.drop_entries(jax.random.key(0), vectors, 0.2))
+  assert set(np.unique(dropped)) == {0.0, np.float32(3 / 0.8)}
+  kept = (dropped != 0).mean(axis=1)
+  np.testing.assert_allclose(kept.mean(), 0.8, atol=0.02)
+  # Coins of their own: the rows differ as binomial numbers do.
+  np.testing.assert_allclose(kept.std(), (0.8 * 0.2 / 50) ** 0.5, rtol=0.2)
+
+
+def test_only_gradients_are_dropped():
+  key, vectors = jax.random.key(0), jnp.arange(1.0, 1001.0)
+
+  def loss(vectors):
+    changed = dropout.drop_gradients(key, vectors, 0.2)
+    return jnp.sum(changed**2), changed
+
+  gradient, changed = jax.jit(jax.grad(loss, has_aux=True))(vectors)
+  np.testing.assert_array_equal(changed, vectors)
+  factors = np.asarray(gradient) / (2 * np.asarray(vectors))
+  kept = factors > 0
+  np.testing.assert_allclose(factors[kept], 1 / 0.8, rtol=1e-5)
+  np.testing.assert_allclose(kept.mean(), 0.8, atol=0.05)
+  for function in (dropout.drop_entries, dropout.drop_gradients):
+    np.testing.assert_array_equal(function(key, vectors, 0.0), vectors)
+    with pytest.raises(ValueError, match="`rate` must be at least 0"):
+      function(key, vectors, 1.0)
