@@ -23,6 +23,7 @@ EXPERIMENTS = [
   "sentencepiece>=0.2",
   "tensorboardX>=2.6",
   "tensorflow-datasets>=4.9.10",
+  "tokenizers>=0.21",
   "tqdm>=4.66",
 ]
 TEST = [

@@ -1,6 +1,5 @@
 """Trains a text classifier with any embedding, and measures what it costs."""
 
-import dataclasses
 import os
 import pathlib
 import time
@@ -13,66 +12,26 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from anchor_codes import nn, typing
+from anchor_codes import nn, ops
 from experiments import (
   best_epoch,
   embeddings,
   knowledge,
   optimizers,
+  pretrained,
   reporting,
   row_trainer,
   training_run,
+  transformer_options,
 )
 from experiments.datasets import classification as datasets
 from experiments.datasets import classification_words as words
+from experiments.datasets import tokenizers
 from experiments.models import text_classifier
-
-
-@dataclasses.dataclass(kw_only=True)
-class TextClassificationConfig(embeddings.EmbeddingOptions):
-  """The word CNN of Chen et al. (NAACL 2019), and options of the run.
-
-  Attributes:
-    dataset: 'unicode', 'ag_news', 'dbpedia', 'imdb', 'sst2', 'trec' or
-      'csv:PATH'.
-    data_dir: Folder with one folder for each data set; the environment
-      variable `ANCHOR_CODES_DATA` by default.
-    max_length: Tokens kept of each text, the first ones.
-    max_words: Largest size of the vocabulary, 0 for any.
-    min_count: Words seen fewer times in training become one unknown word.
-    encoder: 'cnn' or 'mean'.
-    num_filters: Filters of each of the widths 3, 4 and 5, for 'cnn'.
-    dropout: Rate of the dropout on the vector of a text.
-    batch_size: Texts in a batch.
-    epochs: Passes over the training texts, at most.
-    patience: Epochs without a better validation accuracy before the training
-      ends, 0 for any.
-    optimizer: 'sgd' or 'adam', for all but the rows of the embedding.
-    learning_rate: Learning rate of the model.
-    chunk_steps: Steps in a compiled chunk, about.
-    checkpoint_chunks: Chunks between two checkpoints; 0 for none.
-    seed: Seed of all randomness.
-  """
-
-  features: int = 256
-  num_anchors: int = 50
-  row_optimizer: str = "adam"
-  dataset: str = "unicode"
-  data_dir: str = ""
-  max_length: int = 100
-  max_words: int = 0
-  min_count: int = 2
-  encoder: str = "cnn"
-  num_filters: int = 100
-  dropout: float = 0.5
-  batch_size: int = 64
-  epochs: int = 20
-  patience: int = 3
-  optimizer: str = "adam"
-  learning_rate: float = 1e-3
-  chunk_steps: int = 50
-  checkpoint_chunks: int = 10
-  seed: int = 0
+from experiments.text_classification_options import (
+  TextClassificationConfig,
+  check_config,
+)
 
 
 class Trainer(row_trainer.RowTrainer):
@@ -83,6 +42,8 @@ class Trainer(row_trainer.RowTrainer):
     known: What is known of the words.
     num_classes: Number of classes.
     max_length: Width of the batches.
+    num_steps: Steps of all epochs, for the learning rate.
+    given: Weights to start from, if any.
   """
 
   def __init__(
@@ -92,18 +53,28 @@ class Trainer(row_trainer.RowTrainer):
     known: knowledge.Knowledge,
     num_classes: int,
     max_length: int,
+    num_steps: int = 1,
+    given: pretrained.Pretrained | None = None,
   ):
+    check_config(config)
     self.config = config
+    self.given = given
     self.known = known
     self.vocab_size = len(known.counts)
     self.num_classes = num_classes
-    rate = lambda step: jnp.float32(config.learning_rate)
+    rate = transformer_options.learning_rate(
+      config, config.learning_rate, num_steps
+    )
+    factors = {"embed": config.shared_learning_rate}
+    if config.encoder_learning_rate != 1:
+      factors["encoder"] = config.encoder_learning_rate
     super().__init__(
       optimizer=optimizers.model_optimizer(
-        config.optimizer, rate, factors={"embed": config.shared_learning_rate}
+        config.optimizer, rate, factors=factors
       ),
       row_optimizers={"embed": embeddings.row_optimizer(config, rate)},
       ids_per_step={"embed": config.batch_size * max_length},
+      clip=config.clip or None,
       penalties={"embed": known.penalty()},
       seed=config.seed,
     )
@@ -121,15 +92,22 @@ class Trainer(row_trainer.RowTrainer):
       vectors=self.known.vectors,
     )
     self.known.start(embed, jax.random.key(config.seed))
-    return text_classifier.TextClassifier(
+    encoder: Any = config.encoder
+    if encoder == "transformer":
+      form = self.given and self.given.architecture
+      encoder = transformer_options.make_encoder(config, form, rngs=rngs)
+    model = text_classifier.TextClassifier(
       embed,
       self.num_classes,
-      encoder=config.encoder,
+      encoder=encoder,
       num_filters=config.num_filters,
       dropout=config.dropout,
       sharing=self.known.sharing(),
       rngs=rngs,
     )
+    if self.given:
+      self.given.start(model)
+    return model
 
   def select(
     self,
@@ -146,11 +124,22 @@ class Trainer(row_trainer.RowTrainer):
 
     def loss(model: text_classifier.TextClassifier) -> tuple[Array, Any]:
       logits = model(inputs, where, key=drop_key)
-      value = text_classifier.mean_loss(logits, batch.labels)
+      value = self._loss(logits, batch.labels, jax.random.fold_in(key, 2))
       total = value + nn.auxiliary_loss(model.embed, inputs)
       return total, ({"loss": value}, state.carry)
 
     return row_trainer.Selection(ids, model, loss)
+
+  def _loss(self, logits: Array, labels: Array, key: Array) -> Array:
+    """Returns the mean loss, of classes that may be exchanged."""
+    rate = self.config.label_sharing_rate
+    if rate and self.config.label_sharing == "expected":
+      return jnp.mean(ops.shared_label_loss(logits, labels, rate=rate))
+    if rate:
+      labels = ops.sse_se_transition(
+        key, labels, num_embeddings=self.num_classes, rate=rate
+      )
+    return text_classifier.mean_loss(logits, labels)
 
   def evaluate(
     self, state: row_trainer.TrainState, texts: words.Batch
@@ -212,6 +201,40 @@ def evaluation_batches(texts: words.Batch, *, batch_size: int) -> words.Batch:
   )
 
 
+def find_tokenizer(
+  config: TextClassificationConfig,
+  data: datasets.ClassificationDataset,
+  given: pretrained.Pretrained | None,
+) -> tokenizers.Tokenizer | None:
+  """Returns what cuts the texts; None for words without any marks."""
+  if given:
+    return given.tokenizer
+  if config.encoder != "transformer" and not config.subwords:
+    return None
+  return transformer_options.train_tokenizer(config, data.train.texts)
+
+
+def encode_dataset(
+  config: TextClassificationConfig,
+  data: datasets.ClassificationDataset,
+  tokenizer: tokenizers.Tokenizer | None,
+) -> words.EncodedDataset:
+  """Turns texts into ids, with marks if there is a transformer to see them."""
+  if tokenizer is None:
+    return words.encode_dataset(
+      data,
+      max_length=config.max_length,
+      max_words=config.max_words,
+      min_count=config.min_count,
+    )
+  return tokenizers.encode_dataset(
+    data,
+    tokenizer,
+    max_length=config.max_length,
+    marked=config.encoder == "transformer",
+  )
+
+
 class Run(best_epoch.BestEpochRun):
   """One training run: the data, the compiled steps, and what they leave.
 
@@ -230,37 +253,42 @@ class Run(best_epoch.BestEpochRun):
     data: datasets.ClassificationDataset | None = None,
     mesh: Mesh | None = None,
   ):
-    typing.check_at_least("batch_size", config.batch_size, 1)
+    check_config(config)
+    given = None
+    if config.pretrained:
+      given = pretrained.load_pretrained(config.pretrained)
+      config = given.follow(config)
     data = data or datasets.load_classification(
       config.dataset, data_dir=config.data_dir or None
     )
-    self.data = words.encode_dataset(
-      data,
-      max_length=config.max_length,
-      max_words=config.max_words,
-      min_count=config.min_count,
-    )
+    tokenizer = find_tokenizer(config, data, given)
+    self.data = encode_dataset(config, data, tokenizer)
     known = knowledge.load_knowledge(
       config,
       words.count_words(self.data),
       vocabulary=self.data.vocabulary,
       data_dir=config.data_dir,
       sequences=self.data.train.tokens,
-      special_ids=(words.PADDING_ID, words.UNKNOWN_ID),
+      special_ids=tokenizer.special_ids if tokenizer else words.SPECIAL_IDS,
     )
+    steps = -(-len(self.data.train.labels) // config.batch_size)
     trainer = Trainer(
       config,
       known=known,
       num_classes=len(data.classes),
       max_length=self.data.train.tokens.shape[1],
+      num_steps=steps * config.epochs,
+      given=given,
     )
     super().__init__(
       config,
       pathlib.Path(workdir),
       trainer,
-      steps_per_epoch=-(-len(self.data.train.labels) // config.batch_size),
+      steps_per_epoch=steps,
       mesh=mesh,
     )
+    if tokenizer:
+      tokenizer.save(self.workdir)
     self.evaluate = trainer.evaluate
 
   def batches(self, epoch: int, begin: int, end: int) -> words.Batch:

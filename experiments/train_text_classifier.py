@@ -8,6 +8,11 @@ It keeps the epoch with the best validation accuracy, and leaves `result.json`,
 the folder. A run that was stopped goes on with the
 same command and `--resume`. Without `--config.dataset` it needs no data: it
 learns the categories of Unicode's characters from their names.
+
+With `--config.encoder=transformer` it trains the encoder of BERT, from scratch
+or, with `--config.pretrained=FOLDER`, from what `train_masked_language_model`
+has left there, or from the weights of a BERT (`config.json`, `vocab.txt` and
+`model.safetensors`); those need a rate such as `--config.learning_rate=2e-5`.
 """
 
 from absl import app, flags, logging

@@ -17,7 +17,7 @@ from anchor_codes import typing as options
 from experiments.datasets import classification
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
-PADDING_ID, UNKNOWN_ID = 0, 1
+PADDING_ID, UNKNOWN_ID = SPECIAL_IDS = 0, 1
 
 _DROPPED = re.compile(r"[^\w(),!?@'`\"]")
 _TOKEN = re.compile(r"\w+?(?=n't\b)|n't\b|'(?:s|re|ve|ll|d|m)\b|\w+|[^\w\s]")

@@ -1,4 +1,4 @@
-"""Text classifiers with any embedding: a word CNN, and a mean of the words."""
+"""Text classifiers with any embedding: a word CNN, a mean, or any encoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from anchor_codes import nn, typing
 
 ENCODERS = ("cnn", "mean")
+"""Encoders that a classifier makes by itself."""
 
 
 class Filters(nnx.Module):
@@ -77,13 +78,17 @@ class WordCNN(nnx.Module):
     self,
     vectors: Float[Array, "batch length features"],
     where: Bool[Array, "batch length"],
+    *,
+    key: Array | None = None,
   ) -> Float[Array, "batch hidden"]:
     """Returns one vector for each text; zeros for one without words.
 
     Args:
       vectors: The vectors of the words, zeros after the end of a text.
       where: Which of them belong to the text.
+      key: Not used: there is no dropout inside.
     """
+    del key
     # ReLU is never negative: the zeros of the padding cannot be the maximum.
     outputs = [jax.nn.relu(filters(vectors)) for filters in self.filters]
     mask = where[..., None]
@@ -103,8 +108,11 @@ class MeanOfWords(nnx.Module):
     self,
     vectors: Float[Array, "batch length features"],
     where: Bool[Array, "batch length"],
+    *,
+    key: Array | None = None,
   ) -> Float[Array, "batch features"]:
     """Returns one vector for each text; zeros for one without words."""
+    del key
     number = jnp.sum(where, axis=1, dtype=vectors.dtype)
     return jnp.sum(vectors, axis=1) / jnp.maximum(number, 1)[:, None]
 
@@ -115,7 +123,8 @@ class TextClassifier(nnx.Module):
   Args:
     embed: Any layer from ids to vectors.
     num_classes: Number of classes.
-    encoder: 'cnn' or 'mean'.
+    encoder: 'cnn', 'mean', or a module from the vectors of texts to one for
+      each, with its width in `features`.
     widths: Widths of the filters, for 'cnn'.
     num_filters: Number of filters of each width, for 'cnn'.
     dropout: Rate of the dropout on the vector of a text.
@@ -131,21 +140,23 @@ class TextClassifier(nnx.Module):
     embed: Any,
     num_classes: int,
     *,
-    encoder: str = "cnn",
+    encoder: Any = "cnn",
     widths: Sequence[int] = (3, 4, 5),
     num_filters: int = 100,
     dropout: float = 0.5,
     sharing: nn.StochasticSharing | None = None,
     rngs: nnx.Rngs,
   ):
-    typing.check_choice("encoder", encoder, ENCODERS)
     self.embed = embed
     self.sharing = sharing
-    if encoder == "cnn":
+    if not isinstance(encoder, str):
+      self.encoder = encoder
+    elif encoder == "cnn":
       self.encoder = WordCNN(
         embed.features, widths=widths, num_filters=num_filters, rngs=rngs
       )
     else:
+      typing.check_choice("encoder", encoder, ENCODERS)
       self.encoder = MeanOfWords(embed.features)
     self.dropout = nnx.Dropout(dropout)
     self.output = nnx.Linear(self.encoder.features, num_classes, rngs=rngs)
@@ -181,7 +192,8 @@ class TextClassifier(nnx.Module):
       One row for each text.
     """
     vectors = jnp.where(where[..., None], self.embed(inputs), 0)
-    hidden = self.encoder(vectors, where)
+    inner = None if key is None else jax.random.fold_in(key, 1)
+    hidden = self.encoder(vectors, where, key=inner)
     if key is not None:
       hidden = self.dropout(hidden, rngs=key)
     return self.output(hidden)

@@ -200,7 +200,7 @@ class TrainingTest(parameterized.TestCase):
       )
 
   @parameterized.parameters(
-    ({"encoder": "lstm"}, "`encoder` must be one of 'cnn', 'mean', got 'lstm'"),
+    ({"encoder": "lstm"}, "'cnn', 'mean', 'transformer', got 'lstm'"),
     ({"embedding": "sparse"}, "one of 'full', .* got 'sparse'"),
     ({"optimizer": "yogi"}, "`optimizer` must be one of 'sgd', 'adam'"),
     ({"row_optimizer": "sgdm"}, "`row_optimizer` must be one of"),
