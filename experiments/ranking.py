@@ -137,6 +137,10 @@ class RankingRun(recommending.Run):
     """Returns the better one of two results."""
     return max(first, second)
 
+  def measure_valid(self, state: row_trainer.TrainState) -> dict[str, float]:
+    """Ranks for the validation pairs."""
+    return self.validate(state)[1]
+
   def measure_test(self, state: row_trainer.TrainState) -> dict[str, float]:
     """Ranks for the pairs of the test, without those of the other parts."""
     parts = [self.splits.train, self.splits.valid]

@@ -193,6 +193,10 @@ class Run(best_epoch.BestEpochRun):
     """Returns the better one of two results."""
     return min(first, second)
 
+  def measure_valid(self, state: row_trainer.TrainState) -> dict[str, float]:
+    """Measures a state on all validation ratings."""
+    return {"valid_mse": self.evaluate(state, self.splits.valid)}
+
   def measure_test(self, state: row_trainer.TrainState) -> dict[str, float]:
     """Measures a state on the test ratings."""
     mse = self.evaluate(state, self.splits.test)
@@ -340,7 +344,7 @@ class Run(best_epoch.BestEpochRun):
   def final_metrics(self, state: row_trainer.TrainState) -> dict[str, float]:
     """Measures the state that is stored, by the name of the metric."""
     unseen = self.count_unseen(self.splits.test)
-    valid = self.validate(state)[1] if len(self.splits.valid) else {}
+    valid = self.measure_valid(state) if len(self.splits.valid) else {}
     return {
       **self.measure_test(state),
       **valid,

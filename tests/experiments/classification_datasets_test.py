@@ -1,6 +1,7 @@
 """Tests of labelled texts by name, and of their way to token ids."""
 
 import csv
+import functools
 import gzip
 import json
 import unicodedata
@@ -27,6 +28,7 @@ SIZES = {
 SPLITS = ("train", "valid", "test")
 
 
+@functools.cache
 def load_real(name):
   try:
     return classification.load_classification(name)

@@ -16,9 +16,11 @@ from made_up_ratings import (
   train_in_part,
   usual_settings,
 )
+from matplotlib import image
 
 from anchor_codes import tables, training
 from experiments import nonparametric, online, recommending, train_recommender
+from experiments.analysis import trajectory
 
 TABLES = ("users", "items")
 PATIENCE = 3  # Of the controller.
@@ -107,6 +109,14 @@ def test_the_best_epoch_of_the_second_part_is_stored(whole):
   assert metrics["valid_mse"] == pytest.approx(min(losses), rel=1e-6)
   epochs = len(whole.run.record)
   assert epochs - len(last) < metrics["best_epoch"] <= epochs
+
+
+def test_its_trajectory_can_be_drawn(whole, tmp_path):
+  course = trajectory.draw_trajectory(whole.folder, tmp_path)
+  assert len(course) == len(whole.run.record)
+  assert "Time" not in (tmp_path / "trajectory.md").read_text()
+  pixels = image.imread(tmp_path / "trajectory.png")
+  assert pixels.shape == (750, 1200, 4)
 
 
 # How it comes about.

@@ -25,6 +25,7 @@ from experiments import (
   row_trainer,
   train_recommender,
 )
+from experiments.analysis import trajectory
 from experiments.models import recommender
 
 KINDS = ("users", "items")
@@ -137,6 +138,12 @@ def test_the_course_of_a_run(whole):
   assert max(row["dead"] for row in whole.run.record) == 0
 
 
+def test_its_trajectory_can_be_drawn(whole, tmp_path):
+  course = trajectory.draw_trajectory(whole.folder, tmp_path)
+  assert len(trajectory.batch_starts(course)) == BATCHES - 1
+  assert "Time" in (tmp_path / "trajectory.md").read_text()
+
+
 def test_few_snapshots_are_held(whole):
   held = [epoch["snapshots"] for epoch in whole.run.record]
   assert max(held) <= 3 + 2  # The patience of the controller.
@@ -243,13 +250,17 @@ def test_an_interrupted_run_ends_the_same(
   assert outcome(resumed) == outcome(whole)
 
 
-def test_a_damaged_checkpoint_leads_back_into_an_earlier_time(whole, tmp_path):
+def test_a_damaged_checkpoint_leads_back_into_an_earlier_time(
+  whole, tmp_path, monkeypatch
+):
   # The first in the middle of an epoch, the second after the tables grew.
   options = {**ONLINE, "checkpoint_chunks": 1}
   stopped = train_in_part(tmp_path, 2, **options)
   assert stopped.time == 1
   old, new = training.Checkpointer(tmp_path / "checkpoints").steps()
   (tmp_path / "checkpoints" / str(new) / training.checkpoints.RECORD).unlink()
+  # More checkpoints are not needed, and take long.
+  monkeypatch.setattr(training.Checkpointer, "save", lambda *_: None)
   with pytest.warns(UserWarning, match=f"damaged checkpoint {new}"):
     resumed = train(tmp_path, resume=True, **options)
   assert resumed.run.record[0]["time_batch"] == 0

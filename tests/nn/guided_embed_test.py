@@ -25,6 +25,10 @@ def given_table():
   return layers.normal(V, F, seed=5)
 
 
+# Compiled, because op by op JAX would compile each primitive.
+auxiliary_loss = jax.jit(lambda layer, ids: layer.auxiliary_loss(ids))
+
+
 def gradients_of(layer, ids, targets):
   return nnx.to_pure_dict(layers.jitted_train_loss(layer, ids, targets)[1])
 
@@ -35,8 +39,12 @@ def test_out_of_training_there_is_only_the_embedding():
   student = layers.make("kd_sum")
   student.eval()
   ids, query = layers.random_ids(2, 3), layers.normal(2, F)
-  np.testing.assert_array_equal(layer(ids), student(ids))
-  np.testing.assert_array_equal(layer.attend(query), student.attend(query))
+  np.testing.assert_array_equal(
+    layers.lookup(layer, ids), layers.lookup(student, ids)
+  )
+  np.testing.assert_array_equal(
+    layers.attend(layer, query), layers.attend(student, query)
+  )
   np.testing.assert_array_equal(layer.codes(), student.codes())
   tables = layer.to_table(), student.to_table()
   assert tables[0].metadata == tables[1].metadata
@@ -46,8 +54,10 @@ def test_out_of_training_there_is_only_the_embedding():
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_in_training_the_rate_chooses_the_table(rate):
   layer, ids = make(rate=rate), layers.random_ids(5)
-  expected = layer.guide[ids] if rate else layers.make("kd_sum")(ids)
-  np.testing.assert_allclose(layer(ids), expected, rtol=1e-6)
+  expected = layers.lookup(layers.make("kd_sum"), ids)
+  if rate:
+    expected = np.asarray(layer.guide[...])[ids]
+  np.testing.assert_allclose(layers.lookup(layer, ids), expected, rtol=1e-6)
 
 
 def test_both_learn_online_and_the_table_not_from_the_guidance():
@@ -64,26 +74,31 @@ def test_a_given_table_has_no_gradient_and_is_not_looked_up():
   layer = make(guide=given_table())
   student, ids = layers.make("kd_sum"), layers.random_ids(5)
   assert "guide" not in gradients_of(layer, ids, layers.normal(5, F))
-  np.testing.assert_array_equal(layer(ids), student(ids))
-  vectors = np.asarray(layers.make("kd_sum")(ids))
+  vectors = np.asarray(layers.lookup(student, ids))
+  np.testing.assert_array_equal(layers.lookup(layer, ids), vectors)
   expected = np.mean(np.square(vectors - given_table()[ids]))
-  np.testing.assert_allclose(layer.auxiliary_loss(ids), expected, rtol=1e-5)
+  np.testing.assert_allclose(auxiliary_loss(layer, ids), expected, rtol=1e-5)
 
 
 def test_the_embedding_keeps_what_it_adds_itself():
   embed = layers.make("dpq_nearest")
-  own = embed.auxiliary_loss(layers.ALL)
+  own = auxiliary_loss(embed, layers.ALL)
   layer = make(
     "dpq_nearest", guide=given_table(), weights=ops.GuidanceWeights(0.0)
   )
-  np.testing.assert_allclose(layer.auxiliary_loss(layers.ALL), own, rtol=1e-6)
+  np.testing.assert_allclose(auxiliary_loss(layer, layers.ALL), own, rtol=1e-6)
 
 
 def test_the_guidance_moves_no_moments():
   layer = make(guide=given_table())
   before = np.array(layer.embed.norm.mean[...])
-  layer.auxiliary_loss(layers.ALL)
-  np.testing.assert_array_equal(layer.embed.norm.mean[...], before)
+
+  @jax.jit
+  def moments_after(layer):
+    layer.auxiliary_loss(layers.ALL)
+    return layer.embed.norm.mean[...]
+
+  np.testing.assert_array_equal(moments_after(layer), before)
 
 
 def test_guidance_finds_codes_of_a_table_that_has_some():
@@ -111,7 +126,7 @@ def test_guidance_finds_codes_of_a_table_that_has_some():
   assert losses[-1] < 0.1 * losses[0]
 
 
-@pytest.mark.parametrize("student", ["kd_sum", "kd_linear", "kd_gumbel"])
+@pytest.mark.parametrize("student", ["kd_linear", "kd_gumbel"])
 def test_an_auto_encoder_learns_from_all_of_its_parts(student):
   layer = make(student, guide=given_table(), weights=AUTOENCODING)
   gradients = gradients_of(layer, layers.ALL, layers.normal(V, F))
@@ -121,18 +136,19 @@ def test_an_auto_encoder_learns_from_all_of_its_parts(student):
   assert gradients["encoder"]["kernel"].shape == (F, 4, 4)
 
 
-@pytest.mark.parametrize("is_given", [False, True])
-@pytest.mark.parametrize("student", ["kd_sum", "anchors_sparse"])
+@pytest.mark.parametrize(
+  ("student", "is_given"), [("kd_sum", True), ("anchors_sparse", False)]
+)
 def test_rows_of_a_batch_are_trained_and_written_back(student, is_given):
   guide = given_table() if is_given else None
   layer = make(student, guide=guide, rate=0.0)
   layer.eval()  # The moments of a batch are not those of the table.
   ids = jnp.array([7, 3, V, V + 1])
-  before = np.asarray(layer(layers.ALL))
+  before = np.asarray(layers.lookup(layer, layers.ALL))
   table = np.array(layer.guide[...])
   selected = nn.select_rows(layer, ids)
-  positions = np.arange(2)
-  np.testing.assert_allclose(selected(positions), before[[7, 3]], atol=1e-6)
+  vectors = layers.lookup(selected, np.arange(2))
+  np.testing.assert_allclose(vectors, before[[7, 3]], atol=1e-6)
   np.testing.assert_array_equal(selected.guide[:2], table[[7, 3]])
   rows = nnx.state(selected, nn.is_trained_row)
   assert len(jax.tree.leaves(rows)) == 1 + (not is_given)
@@ -144,9 +160,10 @@ def test_rows_of_a_batch_are_trained_and_written_back(student, is_given):
 
 def test_padding_does_not_count():
   layer = make(guide=given_table(), weights=AUTOENCODING)
-  ids = jnp.array([3, 5, V + 1])
-  run = jax.jit(lambda layer, ids: layer.auxiliary_loss(ids))
-  np.testing.assert_allclose(run(layer, ids), run(layer, ids[:2]), rtol=1e-5)
+  ids, padded = np.array([3, 5]), np.array([3, 5, V + 1])
+  np.testing.assert_allclose(
+    auxiliary_loss(layer, padded), auxiliary_loss(layer, ids), rtol=1e-5
+  )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +171,6 @@ def test_padding_does_not_count():
   [
     (False, {"rate": 0.0}),
     (False, {"rate": 1.0}),
-    (True, {"weights": ops.GuidanceWeights(7.0)}),
     (True, {"weights": AUTOENCODING}),
   ],
 )
@@ -178,8 +194,8 @@ def test_linen_agrees(is_given, options):
     auxiliary = twin.apply(state, ids, method="auxiliary_loss")
     return jnp.mean(jnp.square(vectors - targets)) + auxiliary, vectors
 
-  (twin_loss, twin_vectors), twin_gradients = jax.value_and_grad(
-    loss_fn, has_aux=True
+  (twin_loss, twin_vectors), twin_gradients = jax.jit(
+    jax.value_and_grad(loss_fn, has_aux=True)
   )(variables["params"])
   expected = loss, vectors, nnx.to_pure_dict(gradients)
   found = twin_loss, twin_vectors, twin_gradients

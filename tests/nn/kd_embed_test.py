@@ -232,6 +232,7 @@ def test_identity_codes_are_an_ordinary_embedding():
   cotangent = jnp.arange(12.0).reshape(2, 2, 3)
   ours, _ = gradients(layer, ids, cotangent)
 
+  @jax.jit
   @jax.grad
   def gradient(table):
     return jnp.sum(table[ids] * cotangent)

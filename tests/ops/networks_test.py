@@ -11,9 +11,18 @@ from anchor_codes.ops import codes, compositions, networks, relaxations
 
 L, K, W, H, F = 3, 5, 4, 6, 7  # Code length, codebook, widths, features.
 
+# Compiled, because op by op JAX would compile each primitive.
+_decode = jax.jit(codes.decode_codes, static_argnames="composition")
+_mean_lstm = jax.jit(networks.mean_lstm)
+
 
 def _normal(seed, *shape):
   return jnp.asarray(reference.normal(seed, *shape))
+
+
+def random_digits(size):
+  digits = np.random.default_rng(2).integers(0, K, (size, L), np.int32)
+  return jnp.asarray(digits)
 
 
 def make_network(composition, *, num_layers=2):
@@ -63,14 +72,14 @@ def test_the_lstm_is_its_definition(batch):
   expected = np.zeros((*batch, H))
   for at in np.ndindex(*batch):
     expected[at] = lstm_slowly(vectors[at], network)
-  means = networks.mean_lstm(vectors, network)
+  means = _mean_lstm(vectors, network)
   np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_lstm_reads_in_order():
   vectors, network = _normal(9, L, W), make_network("lstm")
-  forth = networks.mean_lstm(vectors, network)
-  back = networks.mean_lstm(vectors[::-1], network)
+  forth = _mean_lstm(vectors, network)
+  back = _mean_lstm(np.asarray(vectors)[::-1], network)
   assert np.abs(forth - back).max() > 0.01
 
 
@@ -81,7 +90,7 @@ def test_nothing_is_added_to_the_forget_gate():
     "biases": jnp.array([-100.0, 0.0, 0.0, 100.0]),
     "states": jnp.array([[0.0], [1.0]]),
   }
-  mean = networks.mean_lstm(jnp.ones((2, 1)), network)
+  mean = _mean_lstm(jnp.ones((2, 1)), network)
   expected = (np.tanh(0.5) + np.tanh(0.25)) / 2
   np.testing.assert_allclose(mean, [expected], rtol=1e-6)
 
@@ -90,7 +99,7 @@ def test_the_first_state_and_cell_are_trained():
   def loss(network):
     return jnp.sum(networks.mean_lstm(_normal(9, L, W), network))
 
-  gradient = jax.grad(loss)(make_network("lstm"))
+  gradient = jax.jit(jax.grad(loss))(make_network("lstm"))
   assert (np.abs(gradient["states"]) > 0).all()
 
 
@@ -110,12 +119,12 @@ def test_residual_layers_are_their_definition(num_layers):
 
 def test_a_dense_layer_over_all_vectors_is_a_sum_of_code_vectors():
   books, weights = _normal(0, L, K, 2), _normal(1, L * 2, W)
-  digits = jax.random.randint(jax.random.key(2), (6, L), 0, K)
-  side_by_side = codes.decode_codes(digits, books, "concat")
-  folded = jnp.einsum("jkw,jwh->jkh", books, weights.reshape(L, 2, W))
+  digits = random_digits(6)
+  side_by_side = _decode(digits, books, "concat")
+  folded = np.einsum("jkw,jwh->jkh", books, weights.reshape(L, 2, W))
   np.testing.assert_allclose(
-    side_by_side @ weights,
-    codes.combine_codes(digits, folded, "mlp"),
+    np.asarray(side_by_side) @ np.asarray(weights),
+    codes.combine_codes(digits, jnp.asarray(folded), "mlp"),
     rtol=1e-5,
     atol=1e-5,
   )
@@ -135,7 +144,7 @@ def test_composing_is_combining_and_finishing(composition):
 @pytest.mark.parametrize("composition", ["mlp", "lstm"])
 def test_a_digit_out_of_range_is_nan(composition):
   digits = jnp.array([[0, 1, K], [0, 1, 2]])
-  vectors = codes.decode_codes(
+  vectors = _decode(
     digits, _normal(9, L, K, W), composition, **arrays_of(composition)
   )
   np.testing.assert_array_equal(np.isnan(vectors).all(axis=1), [True, False])
@@ -143,12 +152,14 @@ def test_a_digit_out_of_range_is_nan(composition):
 
 @pytest.mark.parametrize("composition", ["mlp", "lstm"])
 def test_half_precision_stays(composition):
-  half = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
+  half = lambda tree: jax.tree.map(
+    lambda a: jnp.asarray(np.asarray(a).astype(jnp.bfloat16)), tree
+  )
   books, arrays = _normal(9, L, K, W), arrays_of(composition)
-  digits = jax.random.randint(jax.random.key(2), (6, L), 0, K)
-  vectors = codes.decode_codes(digits, half(books), composition, **half(arrays))
+  digits = random_digits(6)
+  vectors = _decode(digits, half(books), composition, **half(arrays))
   assert vectors.dtype == jnp.bfloat16
-  exact = codes.decode_codes(digits, books, composition, **arrays)
+  exact = _decode(digits, books, composition, **arrays)
   np.testing.assert_allclose(np.float32(vectors), exact, rtol=0.1, atol=0.2)
 
 
@@ -187,7 +198,7 @@ def test_attend_goes_through_the_table_in_blocks(
   composition, batch, monkeypatch
 ):
   monkeypatch.setattr(codes, "_BLOCK", 4)  # 11 rows: a short block is left.
-  digits = jax.random.randint(jax.random.key(2), (11, L), 0, K)
+  digits = random_digits(11)
   books, arrays = _normal(9, L, K, W), arrays_of(composition)
   query = _normal(3, *batch, F)
 
@@ -198,19 +209,23 @@ def test_attend_goes_through_the_table_in_blocks(
     table = codes.decode_codes(digits, books, composition, **arrays)
     return query @ table.T
 
-  assert blocks(books, arrays).shape == (*batch, 11)
-  np.testing.assert_allclose(
-    blocks(books, arrays), whole(books, arrays), rtol=1e-4, atol=1e-4
-  )
+  def both(function):
+    """Compiles the scores with their gradients: one program for each way."""
+
+    def loss(*args):
+      scores = function(*args)
+      return jnp.sum(jnp.sin(scores)), scores
+
+    run = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    gradients, scores = run(books, arrays)
+    return scores, gradients
+
   equations = jax.make_jaxpr(blocks)(books, arrays).jaxpr.eqns
   largest = max(equation.outvars[0].aval.size for equation in equations)
   assert largest < 11 * L * W  # No array has the vectors of all rows.
-  gradients, expected = (
-    jax.grad(lambda *args, f=f: jnp.sum(jnp.sin(f(*args))), (0, 1))(
-      books, arrays
-    )
-    for f in (blocks, whole)
-  )
+  (scores, gradients), (table_scores, expected) = both(blocks), both(whole)
+  assert scores.shape == (*batch, 11)
+  np.testing.assert_allclose(scores, table_scores, rtol=1e-4, atol=1e-4)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3),
     gradients,
@@ -278,9 +293,9 @@ def test_vectors_start_about_as_wide_as_was_asked(
     for i, (name, (shape, std)) in enumerate(parameters.items())
   }
   named = {n: arrays.pop(n, None) for n in ("codebooks", "projection", "bias")}
-  digits = jax.random.randint(jax.random.key(1), (300, code_length), 0, 64)
-  vectors = codes.decode_codes(
-    digits,
+  digits = np.random.default_rng(1).integers(0, 64, (300, code_length))
+  vectors = _decode(
+    digits.astype(np.int32),
     named["codebooks"],
     composition,
     projection=named["projection"],

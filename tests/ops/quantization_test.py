@@ -19,10 +19,18 @@ def _normal(*shape, seed=0):
   return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+# Compiled once for all tests: op by op, JAX would compile each primitive.
+query_scores = jax.jit(quantization.query_scores, static_argnames="relaxation")
+query_moments = jax.jit(
+  quantization.query_moments, static_argnames="relaxation"
+)
+quantize = jax.jit(
+  quantization.quantize, static_argnames=("relaxation", "tied")
+)
+
+
 def _scores(queries, keys, relaxation="nearest"):
-  return quantization.query_scores(
-    jnp.asarray(queries), keys, relaxation=relaxation
-  )
+  return query_scores(jnp.asarray(queries), keys, relaxation=relaxation)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_codes_in_blocks_are_the_best_scores(
 @pytest.mark.parametrize("positions", [1, L])
 def test_moments_of_a_table_are_those_of_its_scores(relaxation, positions):
   queries, keys = 3 + _normal(40, L * W), _normal(positions, K, W, seed=1)
-  moments = quantization.query_moments(queries, keys, relaxation=relaxation)
+  moments = query_moments(queries, keys, relaxation=relaxation)
   expected = normalization.centroid_moments(_scores(queries, keys, relaxation))
   chex.assert_trees_all_close(moments, expected, rtol=1e-4)
 
@@ -79,7 +87,7 @@ def test_a_weight_is_so_many_symbols(relaxation):
   weights = [2, 0, 1, 3, 0]
   queries, keys = _normal(5, L * W), _normal(L, K, W, seed=1)
   options = {"relaxation": relaxation}
-  moments = quantization.query_moments(
+  moments = query_moments(
     queries, keys, weights=jnp.asarray(weights, jnp.float32), **options
   )
   repeated = np.repeat(queries, weights, axis=0)
@@ -94,9 +102,7 @@ def test_a_weight_is_so_many_symbols(relaxation):
 def test_quantised_queries_are_the_best_entries(relaxation, tied, batch):
   queries, books = jnp.asarray(_normal(*batch, L * W)), _normal(L, K, W, seed=1)
   scores = _scores(queries, _normal(L, K, W, seed=2))
-  vectors = quantization.quantize(
-    queries, scores, books, relaxation=relaxation, tied=tied
-  )
+  vectors = quantize(queries, scores, books, relaxation=relaxation, tied=tied)
   codes = np.argmax(scores, axis=-1)
   expected = [books[j][codes[..., j]] for j in range(L)]
   np.testing.assert_array_equal(vectors, np.concatenate(expected, axis=-1))
@@ -114,7 +120,8 @@ def test_each_estimator_sends_the_gradient_its_own_way():
       return jnp.sum(vectors * cotangent)
 
     scores = _scores(queries, books)
-    return jax.grad(loss, argnums=(0, 1, 2))(queries, scores, books)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    return jax.tree.map(np.asarray, gradient(queries, scores, books))
 
   of_queries, of_scores, tied_books = gradients("nearest", tied=True)
   np.testing.assert_array_equal(of_queries, cotangent)
@@ -136,10 +143,10 @@ def test_a_shared_gradient_has_all_its_derivatives():
   cube = lambda value, other: jnp.sum(
     quantization.share_gradient(value, other) ** 3
   )
-  first = jax.grad(cube, argnums=(0, 1))(value, other)
-  np.testing.assert_allclose(first, [3 * value**2] * 2)
-  second = jax.grad(lambda other: jax.grad(cube)(value, other).sum())(other)
-  np.testing.assert_allclose(second, 6 * value)
+  first = jax.jit(jax.grad(cube, argnums=(0, 1)))(value, other)
+  np.testing.assert_allclose(first, [3 * np.asarray(value) ** 2] * 2)
+  twice = jax.grad(lambda other: jax.grad(cube)(value, other).sum())
+  np.testing.assert_allclose(jax.jit(twice)(other), 6 * np.asarray(value))
 
 
 def test_an_unknown_relaxation_is_refused():
@@ -161,13 +168,15 @@ def test_the_loss_moves_the_chosen_entries_to_their_queries():
   queries, books = jnp.asarray(_normal(6, L * W)), _normal(L, K, W, seed=1)
   scores = _scores(queries, books)
   where = jnp.array([True, True, False, True, True, True])
-  loss, gradient = jax.value_and_grad(
-    lambda books: quantization.quantization_loss(
-      queries, scores, books, where=where
-    )
-  )(jnp.asarray(books))
-  nearest = quantization.quantize(queries, scores, books, relaxation="nearest")
-  differences = np.asarray(nearest - queries)[where]
+
+  @jax.jit
+  @jax.value_and_grad
+  def run(books):
+    return quantization.quantization_loss(queries, scores, books, where=where)
+
+  loss, gradient = run(jnp.asarray(books))
+  nearest = quantize(queries, scores, books, relaxation="nearest")
+  differences = (np.asarray(nearest) - np.asarray(queries))[where]
   np.testing.assert_allclose(loss, np.mean(differences**2), rtol=1e-5)
   expected, codes = np.zeros(books.shape), np.argmax(scores, axis=-1)[where]
   for code, difference in zip(codes, differences, strict=True):
@@ -175,8 +184,8 @@ def test_the_loss_moves_the_chosen_entries_to_their_queries():
     for j in range(L):
       expected[j, code[j]] += 2 * parts[j] / differences.size
   np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
-  to_queries = jax.grad(quantization.quantization_loss)(queries, scores, books)
-  assert not to_queries.any()
+  to_queries = jax.jit(jax.grad(quantization.quantization_loss))
+  assert not np.any(to_queries(queries, scores, books))
 
 
 def test_weights_scale_the_two_losses():
@@ -191,7 +200,7 @@ def test_weights_scale_the_two_losses():
       codebook_weight=codebook_weight,
       commitment_weight=commitment_weight,
     )
-    return jax.value_and_grad(loss, argnums=(0, 1))(queries, books)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(queries, books)
 
   loss, (_, of_books) = run(1.0, 0.0)
   committed, (of_queries, nothing) = run(0.0, 1.0)
@@ -203,7 +212,7 @@ def test_weights_scale_the_two_losses():
     gradients, (0.25 * of_queries, 0.5 * of_books), rtol=1e-6
   )
   # It pulls each query to its key.
-  nearest = quantization.quantize(queries, scores, books, relaxation="nearest")
+  nearest = quantize(queries, scores, books, relaxation="nearest")
   np.testing.assert_allclose(
     of_queries, 2 * (queries - nearest) / queries.size, rtol=1e-5, atol=1e-7
   )
@@ -234,7 +243,7 @@ def test_weights_out_of_range(options, text):
 def test_normalised_codes_agree_with_the_slow_version():
   queries, keys = _normal(30, L * W), _normal(L, K, W, seed=1)
   scores = _scores(queries, keys, "softmax")
-  moments = quantization.query_moments(queries, keys, relaxation="softmax")
+  moments = query_moments(queries, keys, relaxation="softmax")
   codes = quantization.query_codes(
     queries, keys, relaxation="softmax", moments=moments
   )

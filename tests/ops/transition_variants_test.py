@@ -176,8 +176,9 @@ def test_an_id_with_all_counts_stays():
   np.testing.assert_array_equal(_law(counts=counts)[2], NODES == 2)
 
 
-@pytest.mark.parametrize("exclude_self", [True, False])
-@pytest.mark.parametrize("per_row", [True, False])
+@pytest.mark.parametrize(
+  ("exclude_self", "per_row"), [(True, False), (False, True)]
+)
 def test_a_table_of_one_row_stays(exclude_self, per_row):
   ids, key = jnp.zeros((2, 3), jnp.int32), jax.random.key(0)
   options = {"rate": 1.0, "exclude_self": exclude_self, "per_row": per_row}
@@ -239,7 +240,7 @@ def test_rows_are_replaced_as_a_whole():
 @pytest.mark.parametrize("kind", ["weighted", "counts"])
 def test_vmap_and_shapes_agree(kind):
   keys = jax.random.split(jax.random.key(2), 2)
-  ids = jnp.broadcast_to(NODES[None], (2, NUM_NODES))
+  ids = np.tile(NODES, (2, 1))
   draw = functools.partial(_jitted, rate=0.7, **KINDS[kind])
   looped = [draw(key, own) for key, own in zip(keys, ids, strict=True)]
   np.testing.assert_array_equal(jax.vmap(draw)(keys, ids), np.stack(looped))

@@ -393,7 +393,7 @@ def test_kill_in_a_save_then_resume_bit_for_bit(tmp_path):
 @pytest.mark.slow
 def test_kills_at_any_time_then_resume_bit_for_bit(tmp_path):
   killed, whole = tmp_path / "killed", tmp_path / "whole"
-  for delay in (0.0, 0.01, 0.03, 0.1):
+  for delay in (0.01, 0.1):
     process = start_training(killed, 100, -1)
     before = set(killed.glob("*"))
     deadline = time.monotonic() + 120
