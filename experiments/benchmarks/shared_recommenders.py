@@ -205,7 +205,9 @@ def run_app(benchmark: Benchmark) -> None:
     data = datasets.load_ratings(
       benchmark.base.dataset, data_dir=options.data_dir
     )
-    cells = benchmark.run(
+    # Graphs of genres come from the same folder.
+    base = dataclasses.replace(benchmark.base, data_dir=options.data_dir or "")
+    cells = dataclasses.replace(benchmark, base=base).run(
       data,
       pathlib.Path(options.workdir),
       parts=options.parts,
