@@ -20,8 +20,6 @@ from experiments import (
 )
 from experiments.models import text_transformer
 
-pytest.importorskip("tokenizers")
-
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES += ["good", "bad", "film", "##s", "the"]
 WIDTH, HEADS, INNER, LAYERS, POSITIONS = 8, 2, 12, 2, 7

@@ -157,7 +157,7 @@ def test_damaged_published_files(tmp_path, content, message):
 def test_published_sizes(name, path, sizes):
   folder = files.data_folder()
   if folder is None or not (folder / path).is_file():
-    pytest.skip("the data are not here")
+    pytest.skip(f"there is no {path} in the folder of data sets")
   data = sequences.load_sequences(name)
   found = sequences.describe(data)
   assert (found["events"], found["users"], found["items"]) == sizes

@@ -15,7 +15,6 @@ def make(kind):
     return tokenizers.WordTokenizer.train(TEXTS)
   if kind == "subwords":
     return tokenizers.SubwordTokenizer.train(TEXTS * 9, vocab_size=30)
-  pytest.importorskip("tokenizers")
   return tokenizers.WordPieceTokenizer(PIECES)
 
 
