@@ -1,4 +1,4 @@
-r"""Compares learned codes with a full table, low rank and random codes.
+r"""Compares anchors and codes with a full table, low rank and random codes.
 
   python -m experiments.benchmarks.language_model_codes --dataset=ptb \
       --data_dir=/path/to/data
@@ -59,8 +59,14 @@ PILOT: dict[str, Any] = {
 QUICK: dict[str, Any] = {"epochs": 1, "max_tokens": 4_000}
 
 
-_SHARED_RATES = grid("shared_learning_rate", 0.1, 0.3, 1.0)
-_LOGIT_RATES = grid("row_learning_rate", 0.003, 0.01, 0.03)
+_SHARED_RATES = grid("shared_learning_rate", 0.1, 0.3, 1.0, 3.0)
+_LOGIT_RATES = grid("row_learning_rate", 0.003, 0.01, 0.03, 0.1)
+_ANCHORS = {
+  "embedding": "anchors",
+  "num_anchors": 200,
+  "num_nonzeros": 8,
+  "weight_scale": 0.1,
+}
 _SMALL = {"code_length": 25, "codebook_size": 8, "shared_codebook": True}
 _LARGE = {"code_length": 32, "codebook_size": 32}
 _KD = {
@@ -82,8 +88,9 @@ _RANDOM = {"embedding": "fixed", "codes": "random"}
 ROWS: dict[str, Row] = {
   "full": Row(
     {"embedding": "full", "stored_dtype": "float32"},
-    grid("row_learning_rate", 0.5, 1.0, 2.0),
+    grid("row_learning_rate", 0.5, 1.0, 2.0, 4.0),
   ),
+  "anchors 8 of 200": Row(_ANCHORS, _SHARED_RATES),
   "low rank 5": Row({"embedding": "low_rank", "rank": 5}, _SHARED_RATES),
   "low rank 30": Row({"embedding": "low_rank", "rank": 30}, _SHARED_RATES),
   "random codes 25 of 8": Row(
