@@ -9,7 +9,13 @@ import pytest
 from flax import nnx
 
 from anchor_codes import nn, tables
-from experiments import code_embeddings, embeddings, given_vectors, knowledge
+from experiments import (
+  code_embeddings,
+  embeddings,
+  given_vectors,
+  knowledge,
+  training_run,
+)
 
 V, F = 40, 8
 SIZES = {"features": F, "code_length": 4, "codebook_size": 4}
@@ -237,3 +243,18 @@ def test_words_of_a_classifier_have_no_neighbours_in_one_text():
   options = options_of("fixed", vectors="cooccurrence")
   with pytest.raises(ValueError, match="needs one long text"):
     knowledge.load_knowledge(options, np.ones(V, int), vocabulary=("a",))
+
+
+@pytest.mark.parametrize("stored_dtype", ["float32", "float16"])
+def test_norms_that_are_folded_into_what_is_stored(stored_dtype, tmp_path):
+  layer = make("kd", output_norm=True, composition="linear", code_features=9)
+  layer.outer_norm.norm.mean[...] = jnp.linspace(-0.1, 0.1, F)
+  layer.outer_norm.scale[...] = jnp.linspace(0.3, 3, F)
+  options = embeddings.EmbeddingOptions(stored_dtype=stored_dtype)
+  path = tmp_path / "embedding.safetensors"
+  table = training_run.store_embedding(layer, options, path)
+  assert table.codebooks.dtype == stored_dtype
+  difference = table.to_dense() - np.asarray(layer(np.arange(V)))
+  assert np.abs(difference).max() <= (
+    1e-5 if stored_dtype == "float32" else 0.01
+  )

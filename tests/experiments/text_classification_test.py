@@ -306,9 +306,9 @@ class CheckFileTest(absltest.TestCase):
       model.embed, options, path, vocabulary=data.vocabulary
     )
     self.assertEqual(table.num_embeddings, len(data.vocabulary))
-    training_run.check_file(path, model.embed)
-    with self.assertRaisesRegex(RuntimeError, "differs from the layer's"):
-      training_run.check_file(path, other.embed)
+    training_run.check_file(path, model.embed, options)
+    with self.assertRaisesRegex(RuntimeError, "differs from what was stored"):
+      training_run.check_file(path, other.embed, options)
 
 
 def command(text, workdir, *more):
