@@ -152,18 +152,22 @@ def code_row_bits(code_length: int, codebook_size: int) -> int:
   return -(-code_length * num_code_bits(codebook_size) // 8) * 8
 
 
-def scalar_row_bits(features: int, *, value_bits: int) -> int:
-  """Returns the bits of one row of rounded values.
+def scalar_row_bits(
+  features: int, *, value_bits: int, scale_bits: int = 32
+) -> int:
+  """Returns the bits of one row of rounded values, which fills whole bytes.
 
   Args:
     features: Width of a vector.
-    value_bits: Bits of one value: 32, 16, or 8, which takes a float32 scale
-      for each row too.
+    value_bits: Bits of one value: 32, 16, or 8, 4 or 2, which take a scale for
+      each row too.
+    scale_bits: Bits of such a scale.
 
-  >>> [scalar_row_bits(64, value_bits=bits) for bits in (32, 16, 8)]
-  [2048, 1024, 544]
+  >>> [scalar_row_bits(64, value_bits=bits) for bits in (32, 16, 8, 4)]
+  [2048, 1024, 544, 288]
   """
-  return features * value_bits + (32 if value_bits == 8 else 0)
+  row_bits = 8 * -(-features * value_bits // 8)
+  return row_bits + (scale_bits if value_bits <= 8 else 0)
 
 
 def tree_bytes(*trees: Any) -> int:

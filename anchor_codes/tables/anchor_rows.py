@@ -6,6 +6,9 @@ import numpy as np
 
 from anchor_codes import accounting
 
+_BLOCK = 4096
+_CACHED = 1 << 18  # Numbers: one mebibyte.
+
 
 def smallest_rows(transform: np.ndarray) -> dict[str, Any]:
   """Finds the form of rows that takes the fewest bytes.
@@ -146,6 +149,57 @@ def expand_masked(
   dense = np.zeros(present.shape, np.float32)
   dense[present] = weights.take(places)
   return dense
+
+
+def masked_slots(
+  weights: np.ndarray, indices: np.ndarray, num_anchors: int
+) -> dict[str, Any]:
+  """Writes slots of different anchors as masked rows.
+
+  Args:
+    weights: [num_embeddings, num_nonzeros]; a weight of 0 gives no entry.
+    indices: Integers [num_embeddings, num_nonzeros].
+    num_anchors: Number of anchors.
+
+  Returns:
+    The fields that :func:`masked_rows` returns, and no `indices`.
+  """
+  parts = []
+  for start in range(0, len(weights), _BLOCK):
+    block = slice(start, start + _BLOCK)
+    dense = np.zeros((len(weights[block]), num_anchors), weights.dtype)
+    present = weights[block] != 0
+    rows, slots = np.nonzero(present)
+    dense[rows, indices[block][rows, slots]] = weights[block][present]
+    parts.append(masked_rows(dense))
+  joined = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+  return {**joined, "indices": None}
+
+
+def mix_slots(
+  vectors: np.ndarray,
+  indices: np.ndarray,
+  weights: np.ndarray,
+  mixed: np.ndarray,
+) -> None:
+  """Mixes the vectors that slots choose.
+
+  Args:
+    vectors: float32 [num_anchors, width].
+    indices: Integers [size, num_nonzeros], all in range.
+    weights: float32 [size, num_nonzeros].
+    mixed: Where the result goes, float32 [size, width].
+  """
+  num_slots, width = indices.shape[1], vectors.shape[1]
+  # So many rows that the chosen vectors stay in the cache until they are mixed.
+  step = max(1, _CACHED // max(1, num_slots * width))
+  chosen = np.empty((min(step, len(indices)), num_slots, width), np.float32)
+  for start in range(0, len(indices), step):
+    block = slice(start, start + step)
+    part = chosen[: len(indices[block])]
+    # Without `clip`, which never happens, NumPy writes to a buffer first.
+    vectors.take(indices[block], axis=0, out=part, mode="clip")
+    np.matmul(weights[block, None], part, out=mixed[block, None])
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

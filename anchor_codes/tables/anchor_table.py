@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from anchor_codes.accounting import index_dtype
-from anchor_codes.tables import anchor_rows, base
+from anchor_codes.tables import anchor_rows, base, checks, pursuit, rounding
 from anchor_codes.typing import check_choice
+
+_DTYPES = (*checks.FLOATS, "int8")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,13 +32,16 @@ class AnchorTable(base.Table):
     but once only, and keeps 8 bytes for each row.
 
   Attributes:
-    anchors: Vectors [num_anchors, features], float32 or float16.
-    weights: Weights of the rows, float32 or float16.
+    anchors: Vectors [num_anchors, features], float32, float16 or int8.
+    weights: Weights of the rows, float32, float16 or int8.
     indices: The anchor of each weight in slots, integers, kept in the smallest
       unsigned type. An anchor that is there twice counts twice.
     masks: uint8 [num_embeddings, ceil(num_anchors / 8)]: bit k of a row, the
       lowest of a byte first, tells whether `weights` has its weight of anchor
       k.
+    weight_scales: For int8 weights, s float32 or float16 [num_embeddings]: the
+      weights of row i are :math:`s_i` times its integers.
+    anchor_scales: For int8 anchors, float32 [num_anchors], likewise.
     vocabulary: One different string for each row, or None.
 
   Raises:
@@ -58,14 +63,16 @@ class AnchorTable(base.Table):
   """
 
   kind: ClassVar[str] = "anchors"
-  _ROWS: ClassVar = ("weights", "indices", "masks")
-  _SHARED: ClassVar = ("anchors",)
+  _ROWS: ClassVar = ("weights", "indices", "masks", "weight_scales")
+  _SHARED: ClassVar = ("anchors", "anchor_scales")
 
   anchors: np.ndarray
   _: dataclasses.KW_ONLY
   weights: np.ndarray
   indices: np.ndarray | None = None
   masks: np.ndarray | None = None
+  weight_scales: np.ndarray | None = None
+  anchor_scales: np.ndarray | None = None
 
   @classmethod
   def from_transform(
@@ -99,14 +106,14 @@ class AnchorTable(base.Table):
     >>> list(table.tensors), table.bits_per_row
     (['weights', 'masks', 'anchors'], 63)
     """
-    check_choice("dtype", dtype, base.FLOATS)
-    anchors = base.as_array("anchors", anchors, ndim=2)
-    transform = base.as_array("transform", transform, ndim=2)
+    check_choice("dtype", dtype, checks.FLOATS)
+    anchors = checks.as_array("anchors", anchors, ndim=2)
+    transform = checks.as_array("transform", transform, ndim=2)
     shape = (len(transform), len(anchors))
     other = f"`anchors` {anchors.shape}"
-    base.check_shape("transform", transform, shape, other)
-    rows = anchor_rows.smallest_rows(base.cast("transform", transform, dtype))
-    anchors = base.cast("anchors", anchors, dtype)
+    checks.check_shape("transform", transform, shape, other)
+    rows = anchor_rows.smallest_rows(checks.cast("transform", transform, dtype))
+    anchors = checks.cast("anchors", anchors, dtype)
     return cls(anchors, **rows, vocabulary=vocabulary)
 
   @property
@@ -124,29 +131,47 @@ class AnchorTable(base.Table):
     return self._dense_rows(np.arange(self.num_embeddings))
 
   def _validate(self, verify: bool) -> None:
-    anchors = base.as_array("anchors", self.anchors, ndim=2)
-    self._set(anchors=anchors, features=anchors.shape[1])
+    anchors = checks.as_array("anchors", self.anchors, ndim=2, dtypes=_DTYPES)
+    scales = checks.as_scales(
+      "anchor_scales", self.anchor_scales, anchors, of="anchors"
+    )
+    self._set(anchors=anchors, anchor_scales=scales, features=anchors.shape[1])
     if self.masks is not None:
       self._validate_masked(verify)
-      return
-    weights = base.as_array("weights", self.weights, ndim=2)
+    else:
+      self._validate_unmasked(verify)
+    scales = checks.as_scales(
+      "weight_scales",
+      self.weight_scales,
+      self.weights,
+      of="weights",
+      dtypes=checks.FLOATS,
+      size=self.num_embeddings,
+    )
+    self._set(weight_scales=scales)
+
+  def _validate_unmasked(self, verify: bool) -> None:
+    weights = checks.as_array("weights", self.weights, ndim=2, dtypes=_DTYPES)
     self._set(weights=weights, num_embeddings=len(weights))
     if self.indices is None:
-      shape, other = (len(weights), len(anchors)), f"`anchors` {anchors.shape}"
+      shape = (len(weights), self.num_anchors)
+      other = f"`anchors` {self.anchors.shape}"
     else:
-      indices = _as_indices(self.indices, len(anchors), verify)
+      indices = _as_indices(self.indices, self.num_anchors, verify)
       self._set(indices=indices)
       shape, other = indices.shape, f"`indices` {indices.shape}"
-    base.check_shape("weights", weights, shape, other)
+    checks.check_shape("weights", weights, shape, other)
 
   def _validate_masked(self, verify: bool) -> None:
     if self.indices is not None:
       raise ValueError("`masks` must be given without `indices`, got both.")
-    weights = base.as_array("weights", self.weights, ndim=1, may_be_empty=True)
-    masks = base.as_array("masks", self.masks, ndim=2, dtypes=("uint8",))
+    weights = checks.as_array(
+      "weights", self.weights, ndim=1, dtypes=_DTYPES, may_be_empty=True
+    )
+    masks = checks.as_array("masks", self.masks, ndim=2, dtypes=("uint8",))
     shape = (len(masks), -(-self.num_anchors // 8))
     other = f"`anchors` {self.anchors.shape}"
-    base.check_shape("masks", masks, shape, other)
+    checks.check_shape("masks", masks, shape, other)
     self._set(weights=weights, masks=masks, num_embeddings=len(masks))
     if verify:
       _ = self._offsets  # Raises what is wrong with the masks.
@@ -159,42 +184,100 @@ class AnchorTable(base.Table):
       num_weights=len(self.weights),
     )
 
+  @functools.cached_property
+  def _vectors(self) -> np.ndarray:
+    """The anchors in float32, which are few beside the rows."""
+    anchors = self.anchors.astype(np.float32, copy=False)
+    scales = self.anchor_scales
+    return anchors if scales is None else anchors * scales[:, None]
+
   def _compose(self, ids: np.ndarray) -> np.ndarray:
-    return self._mix(ids, self.anchors)
+    return self._mix(ids, self._vectors)
+
+  def _compose_into(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+    self._mix(ids, self._vectors, vectors)
 
   def _score_shared(self, queries: np.ndarray) -> np.ndarray:
-    return self.anchors.astype(np.float32) @ queries
+    return self._vectors @ queries
 
   def _score_rows(self, ids: np.ndarray, shared: np.ndarray) -> np.ndarray:
     return self._mix(ids, shared)
 
-  def _mix(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+  def _mix(
+    self, ids: np.ndarray, vectors: np.ndarray, mixed: np.ndarray | None = None
+  ) -> np.ndarray:
     """Mixes one vector for each anchor: the anchor, or its scores."""
+    if mixed is None:
+      mixed = np.empty((len(ids), vectors.shape[1]), np.float32)
     if self.indices is None:
-      return self._dense_rows(ids) @ vectors.astype(np.float32)
-    weights, indices = self.weights[ids].astype(np.float32), self.indices[ids]
-    mixed = np.zeros((len(ids), vectors.shape[1]), np.float32)
-    # Slot by slot: the vectors of all slots at once would not fit the cache.
-    for i in range(indices.shape[1]):
-      mixed += weights[:, i, None] * vectors.take(indices[:, i], axis=0)
+      return np.matmul(self._dense_rows(ids), vectors, out=mixed)
+    indices, weights = self.indices.take(ids, axis=0), self._weights_of(ids)
+    if indices.size and indices.max() >= self.num_anchors:
+      raise IndexError(
+        f"index {indices.max()} is out of range for {self.num_anchors} "
+        "anchors: the table is damaged."
+      )
+    anchor_rows.mix_slots(vectors, indices, weights, mixed)
     return mixed
+
+  def _weights_of(self, ids: np.ndarray) -> np.ndarray:
+    """Returns the weights of some rows that are not masked, in float32."""
+    weights = self.weights.take(ids, axis=0).astype(np.float32, copy=False)
+    return weights if self.weight_scales is None else weights * self._scale(ids)
+
+  def _scale(self, ids: np.ndarray) -> np.ndarray:
+    """Returns the scales of some rows of integers, float32 [size, 1]."""
+    scales = self.tensors["weight_scales"].take(ids)[:, None]
+    return scales.astype(np.float32, copy=False)
 
   def _dense_rows(self, ids: np.ndarray) -> np.ndarray:
     """Returns float32 [size, num_anchors] for rows of any form."""
     if self.masks is not None:
-      return anchor_rows.expand_masked(
+      dense = anchor_rows.expand_masked(
         self.masks[ids],
         self.weights,
         self._offsets[ids],
         num_anchors=self.num_anchors,
       )
-    weights = self.weights[ids].astype(np.float32)
+      return dense if self.weight_scales is None else dense * self._scale(ids)
+    weights = self._weights_of(ids)
     if self.indices is None:
       return weights
     dense = np.zeros((len(ids), self.num_anchors), np.float32)
     # Not by assignment: an anchor that is there twice counts twice.
     np.add.at(dense, (np.arange(len(ids))[:, None], self.indices[ids]), weights)
     return dense
+
+  def _encode(self, vectors: np.ndarray) -> Self:
+    indices, weights = self._weights_for(vectors)
+    scales = self.weight_scales
+    if scales is None:
+      weights = checks.cast("weights", weights, self.weights.dtype.name)
+    else:
+      weights, scales = rounding.round_rows(
+        weights, "int8", scale_dtype=scales.dtype.name
+      )
+    rows = {"weights": weights, "indices": indices}
+    if self.masks is not None and indices is not None:
+      rows = anchor_rows.masked_slots(weights, indices, self.num_anchors)
+    return self._replace(**rows, weight_scales=scales)
+
+  def _weights_for(
+    self, vectors: np.ndarray
+  ) -> tuple[np.ndarray | None, np.ndarray]:
+    """Finds rows near some vectors: slots, or weights of all anchors."""
+    if self.masks is not None:  # As many as a row has in the mean.
+      num_nonzeros = max(1, -(-self.weights.size // self.num_embeddings))
+    elif self.indices is not None:
+      num_nonzeros = self.indices.shape[1]
+    else:
+      return None, vectors @ np.linalg.pinv(self._vectors)
+    return pursuit.sparse_weights(
+      vectors,
+      self._vectors,
+      num_nonzeros=num_nonzeros,
+      non_negative=bool(self.weights.min(initial=0) >= 0),
+    )
 
 
 def _as_indices(indices: Any, num_anchors: int, verify: bool) -> np.ndarray:
@@ -211,4 +294,4 @@ def _as_indices(indices: Any, num_anchors: int, verify: bool) -> np.ndarray:
         f"got {array[bad][0]}."
       )
   array = array.astype(dtype, copy=False)
-  return base.as_array("indices", array, ndim=2, dtypes=(dtype.name,))
+  return checks.as_array("indices", array, ndim=2, dtypes=(dtype.name,))

@@ -1,10 +1,8 @@
 """What all compact tables share: rows and a shared part, composed on demand."""
 
 import abc
-import collections
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -12,11 +10,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from anchor_codes import accounting
-from anchor_codes.tables import storage
-from anchor_codes.typing import check_choice, check_ids
+from anchor_codes.tables import checks, pooling, products, searching, storage
+from anchor_codes.tables import vocabulary as vocabularies
+from anchor_codes.typing import check_choice
 
-FLOATS = ("float32", "float16")
 _BLOCK = 4096  # Rows decoded at a time: they stay in the cache.
+# The ends of the names of tensors that other ones are multiplied with.
+_SCALES = ("scales", "norm_range")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -32,25 +32,32 @@ class Table(abc.ABC):
     features: Width of a vector.
     vocabulary: The symbol of each row, all different; None if ids are all that
       is known.
+    quality: What is known of the quality, as JSON; kept in the file. A table
+      made out of this one has none: its values are other ones.
   """
 
   kind: ClassVar[str]
   # The tensors of the file: those with one record for each symbol, the rest,
-  # and the options that are no tensors, with their types.
+  # and the options that are no tensors, with their types. Those that may be
+  # None are not in the file then.
   _ROWS: ClassVar[tuple[str, ...]] = ()
   _SHARED: ClassVar[tuple[str, ...]] = ()
   _OPTIONS: ClassVar[Mapping[str, type]] = {}
+  _OPTIONAL: ClassVar[Mapping[str, type]] = {"quality": str}
 
   num_embeddings: int = dataclasses.field(init=False)
   features: int = dataclasses.field(init=False)
   vocabulary: Sequence[str] | None = None
+  quality: str | None = None
   verify: dataclasses.InitVar[bool] = True
 
   def __post_init__(self, verify: bool) -> None:
     self._validate(verify)
     if self.vocabulary is not None:
-      words = check_vocabulary(self.vocabulary, self.num_embeddings)
+      words = vocabularies.check(self.vocabulary, self.num_embeddings)
       self._set(vocabulary=words)
+    if not isinstance(self.quality, str | None):
+      raise ValueError(f"`quality` must be a string, got {self.quality!r}.")
 
   def __repr__(self) -> str:
     return (
@@ -68,7 +75,8 @@ class Table(abc.ABC):
   def metadata(self) -> dict[str, str]:
     """What the file tells beside the tensors and the checksums."""
     sizes = {"num_embeddings": self.num_embeddings, "features": self.features}
-    options = {name: getattr(self, name) for name in self._OPTIONS}
+    names = (*self._OPTIONS, *self._OPTIONAL)
+    options = {name: getattr(self, name) for name in names}
     metadata = {
       "format": storage.FORMAT,
       "format_version": storage.FORMAT_VERSION,
@@ -76,7 +84,7 @@ class Table(abc.ABC):
       **sizes,
       **options,
     }
-    return {name: str(value) for name, value in metadata.items()}
+    return {n: str(value) for n, value in metadata.items() if value is not None}
 
   @property
   def nbytes(self) -> int:
@@ -89,14 +97,19 @@ class Table(abc.ABC):
     """Trained numbers that are kept; codes and indices are bytes only."""
 
   @property
+  def row_names(self) -> tuple[str, ...]:
+    """The names of the tensors that hold rows; the others are shared."""
+    return tuple(n for n in self._ROWS if getattr(self, n) is not None)
+
+  @property
   def bits_per_row(self) -> int:
     """Bits of one row, without its share of the shared part.
 
     The mean, rounded up, where rows differ in size.
     """
     tensors = self.tensors
-    rows = (tensors[name] for name in self._ROWS if name in tensors)
-    return -(-sum(8 * array.nbytes for array in rows) // self.num_embeddings)
+    row_bits = sum(8 * tensors[name].nbytes for name in self.row_names)
+    return -(-row_bits // self.num_embeddings)
 
   @property
   def dense_bytes(self) -> int:
@@ -123,12 +136,33 @@ class Table(abc.ABC):
       ValueError: If the ids are not integers.
       IndexError: If an id is negative or past the end.
     """
-    ids = _as_ids(ids, self.num_embeddings)
+    ids = checks.as_ids(ids, self.num_embeddings)
     flat = ids.reshape(-1)
     vectors = np.empty((ids.size, self.features), np.float32)
     for block in blocks(ids.size):
-      vectors[block] = self._compose(flat[block])
+      self._compose_into(flat[block], vectors[block])
     return vectors.reshape(*ids.shape, self.features)
+
+  def lookup_words(self, words: Sequence[str]) -> np.ndarray:
+    """Looks up one vector for each symbol.
+
+    Args:
+      words: Symbols of the vocabulary; a list or tuple, not one string.
+
+    Returns:
+      float32 [len(words), features].
+
+    Raises:
+      ValueError: If the table has no vocabulary, or `words` is one string.
+      KeyError: If a symbol is not in the vocabulary; it names the first.
+    """
+    return self.lookup(self.ids_of(words))
+
+  def bag(
+    self, ids: Any, offsets: Any, weights: Any = None, *, mode: str = "sum"
+  ) -> np.ndarray:
+    """Pools the vectors of bags of ids, as :func:`pooling.bag` says."""
+    return pooling.bag(self, ids, offsets, weights, mode=mode)
 
   def attend(self, query: Any) -> np.ndarray:
     """Scores all embeddings against queries, block by block of rows.
@@ -155,6 +189,32 @@ class Table(abc.ABC):
       scores[:, block] = self._score_rows(ids, shared).T
     return scores.reshape(*query.shape[:-1], self.num_embeddings)
 
+  def top_k(self, queries: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the rows with the best scores, as :func:`searching.top_k` says."""
+    return searching.top_k(self, queries, k)
+
+  def encode_new(
+    self, vectors: Any, *, vocabulary: Sequence[str] | None = None
+  ) -> Self:
+    """Appends rows for new symbols; all that is shared stays as it is.
+
+    Args:
+      vectors: Finite floats [size, features], at least one vector. Their ids
+        go on from the last one.
+      vocabulary: The new symbols, if the table has a vocabulary.
+
+    Returns:
+      A table with `size` more rows, each the nearest to its vector that the
+      search of the table finds.
+
+    Raises:
+      ValueError: If something does not fit, or no row of such a table can be
+        chosen for a vector: hashed rows, networks behind the codes.
+    """
+    vectors = checks.as_vectors("vectors", vectors, self.features)
+    words = vocabularies.extend(self.vocabulary, vocabulary, len(vectors))
+    return dataclasses.replace(self._append(vectors), vocabulary=words)
+
   def to_dense(self) -> np.ndarray:
     """Returns the full table, float32 [num_embeddings, features]."""
     return self.lookup(np.arange(self.num_embeddings))
@@ -163,7 +223,7 @@ class Table(abc.ABC):
     """Returns the table with its vectors and weights in another type.
 
     Args:
-      dtype: 'float32' or 'float16'. Integers and the scales of int8 rows stay.
+      dtype: 'float32' or 'float16'. Integers and the scales of integers stay.
 
     Returns:
       A table of half or twice the size; the sums are float32 in both. A weight
@@ -172,14 +232,16 @@ class Table(abc.ABC):
     Raises:
       ValueError: If the type is another one, or a value is too large for it.
     """
-    check_choice("dtype", dtype, FLOATS)
+    check_choice("dtype", dtype, checks.FLOATS)
     floats = {
-      name: cast(name, array, dtype)
+      name: checks.cast(name, array, dtype)
       for name, array in self.tensors.items()
-      if array.dtype.name in FLOATS and name != "scales"
+      if array.dtype.name in checks.FLOATS and not name.endswith(_SCALES)
     }
+    metadata = {**self.metadata}
+    metadata.pop("quality", None)
     return self.from_tensors(
-      {**self.tensors, **floats}, self.metadata, vocabulary=self.vocabulary
+      {**self.tensors, **floats}, metadata, vocabulary=self.vocabulary
     )
 
   def ids_of(self, words: Sequence[str]) -> np.ndarray:
@@ -214,7 +276,7 @@ class Table(abc.ABC):
     """
     tensors = self.tensors
     if self.vocabulary is not None:
-      tensors["vocabulary"] = encode_vocabulary(self.vocabulary)
+      tensors["vocabulary"] = vocabularies.encode(self.vocabulary)
     storage.write(path, tensors, self.metadata)
 
   @classmethod
@@ -246,7 +308,8 @@ class Table(abc.ABC):
     missing = sorted(set(cls._OPTIONS) - set(metadata))
     if missing:
       raise ValueError(f"Missing options {missing}")
-    return {name: kind(metadata[name]) for name, kind in cls._OPTIONS.items()}
+    kinds = {**cls._OPTIONS, **cls._OPTIONAL}
+    return {n: kind(metadata[n]) for n, kind in kinds.items() if n in metadata}
 
   @abc.abstractmethod
   def _validate(self, verify: bool) -> None:
@@ -260,13 +323,53 @@ class Table(abc.ABC):
   def _compose(self, ids: np.ndarray) -> np.ndarray:
     """Returns float32 [size, features] for valid ids [size]."""
 
-  def _score_shared(self, queries: np.ndarray) -> np.ndarray:
+  def _compose_into(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+    """Writes what :meth:`_compose` returns; without a copy where it can."""
+    vectors[...] = self._compose(ids)
+
+  def _score_shared(self, queries: np.ndarray) -> Any:
     """Prepares queries [features, size] once for all rows."""
     return queries
 
-  def _score_rows(self, ids: np.ndarray, shared: np.ndarray) -> np.ndarray:
+  def _score_rows(self, ids: np.ndarray, shared: Any) -> np.ndarray:
     """Returns the scores [len(ids), size] of some rows."""
-    return self._compose(ids) @ shared
+    return products.product(self._compose(ids), shared)
+
+  def _encode(self, vectors: np.ndarray) -> Self:
+    """Returns a table with the same shared part and the best rows for vectors.
+
+    Args:
+      vectors: Finite float32 [size, features], at least one.
+
+    Returns:
+      A table of `size` rows without a vocabulary.
+
+    Raises:
+      ValueError: If rows of such a table cannot be chosen.
+    """
+    raise ValueError(
+      f"New rows cannot be chosen for a table of the kind {self.kind!r}."
+    )
+
+  def _append(self, vectors: np.ndarray) -> Self:
+    """Returns the table with the best rows for vectors, and no vocabulary."""
+    return self._join([self._encode(vectors)])
+
+  def _join(self, others: Sequence[Self]) -> Self:
+    """Returns the rows of tables that share all else, one after another."""
+    return self._replace(**self._joined_rows(others))
+
+  def _joined_rows(self, others: Sequence[Any]) -> dict[str, Any]:
+    """Returns the fields that change if the rows of others are appended."""
+    return {
+      name: np.concatenate([getattr(t, name) for t in (self, *others)])
+      for name in self._ROWS
+      if getattr(self, name) is not None
+    }
+
+  def _replace(self, **changes: Any) -> Self:
+    """Returns a table with other rows: neither words nor quality stay."""
+    return dataclasses.replace(self, **changes, vocabulary=None, quality=None)
 
   def _set(self, **attributes: Any) -> None:
     """Sets fields of the frozen record while it is built."""
@@ -284,116 +387,3 @@ def blocks(size: int) -> Iterator[slice]:
   """Yields slices that cover `size` rows in order."""
   for start in range(0, size, _BLOCK):
     yield slice(start, min(start + _BLOCK, size))
-
-
-def as_array(
-  name: str,
-  value: Any,
-  *,
-  ndim: int,
-  dtypes: Sequence[str] = FLOATS,
-  may_be_empty: bool = False,
-) -> np.ndarray:
-  """Returns a read-only view of an array of the right type and rank.
-
-  Args:
-    name: The argument that an error names.
-    value: Anything that NumPy takes for an array.
-    ndim: Number of axes.
-    dtypes: Names of the types that are allowed.
-    may_be_empty: Whether an axis may be empty.
-
-  Raises:
-    ValueError: If the array is not like that.
-  """
-  array = np.asarray(value)
-  if array.dtype.name == "bfloat16":  # Which NumPy alone cannot read; exact.
-    array = array.astype(np.float32)
-  if array.dtype.name not in dtypes:
-    raise ValueError(
-      f"`{name}` must be {' or '.join(dtypes)}, got {array.dtype}."
-    )
-  if array.ndim != ndim or not (array.size or may_be_empty):
-    axes = f"{ndim} axes" + ("" if may_be_empty else ", none of them empty")
-    raise ValueError(f"`{name}` must have {axes}, got shape {array.shape}.")
-  # Of a view: the array of the caller stays writeable.
-  view = array.view()
-  view.flags.writeable = False
-  return view
-
-
-def cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
-  """Rounds an array to 'float32' or 'float16'.
-
-  Raises:
-    ValueError: If a value of `name` is too large for the type, or no number.
-  """
-  limit = np.finfo(dtype).max
-  # In this form `nan` is refused, too.
-  if array.size and not np.abs(array).max() <= limit:
-    raise ValueError(f"`{name}` must lie within {limit} for {dtype}.")
-  return array.astype(dtype)
-
-
-def check_shape(
-  name: str, array: np.ndarray, shape: tuple[int, ...], other: str
-) -> None:
-  """Raises `ValueError` unless the array has the shape that `other` asks."""
-  if array.shape != shape:
-    raise ValueError(
-      f"`{name}` must have shape {shape} to fit {other}, got {array.shape}."
-    )
-
-
-def check_vocabulary(
-  words: Sequence[str], num_embeddings: int
-) -> tuple[str, ...]:
-  """Returns the vocabulary as a tuple of one different string for each row."""
-  words = tuple(words)
-  if len(words) != num_embeddings:
-    raise ValueError(
-      f"`vocabulary` must have {num_embeddings} words, one for each row, "
-      f"got {len(words)}."
-    )
-  for word in words:
-    if not isinstance(word, str):
-      raise ValueError(f"`vocabulary` must hold strings, got {word!r}.")
-  try:
-    "".join(words).encode()
-  except UnicodeEncodeError as error:
-    raise ValueError(
-      f"`vocabulary` must be valid text, got {error.object[error.start]!r}."
-    ) from None
-  counts = collections.Counter(words)
-  if len(counts) != len(words):
-    word, count = counts.most_common(1)[0]
-    raise ValueError(
-      f"`vocabulary` must not repeat words, got {word!r} {count} times."
-    )
-  return words
-
-
-def encode_vocabulary(words: Sequence[str]) -> np.ndarray:
-  """Encodes words as a JSON list in UTF-8, uint8; any word will do."""
-  text = json.dumps(list(words), ensure_ascii=False, separators=(",", ":"))
-  return np.frombuffer(text.encode(), np.uint8)
-
-
-def decode_vocabulary(tensor: np.ndarray) -> list[str]:
-  """Decodes what :func:`encode_vocabulary` encoded.
-
-  Raises:
-    ValueError: If the bytes are not a JSON list.
-  """
-  words = storage.parse_json("vocabulary", tensor)
-  if not isinstance(words, list):
-    raise ValueError("The vocabulary is not a JSON list")
-  return words
-
-
-def _as_ids(ids: Any, num_embeddings: int) -> np.ndarray:
-  array = np.asarray(ids)
-  if isinstance(ids, list | tuple) and not array.size:
-    array = array.astype(np.intp)  # An empty list says nothing of its type.
-  check_ids(array, num_embeddings)
-  return array.astype(np.intp, copy=False)

@@ -1,6 +1,7 @@
 """Rows that are short codes (Chen et al., ICML 2018 and ICML 2020)."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -8,8 +9,11 @@ import numpy as np
 
 from anchor_codes import bits
 from anchor_codes.accounting import code_row_bits
-from anchor_codes.tables import base, compositions
+from anchor_codes.tables import base, checks, code_search, compositions
 from anchor_codes.typing import COMPOSITIONS, check_choice, num_code_bits
+
+_MANY_QUERIES = 16
+_AFTER_CODEBOOKS = ("projection", "bias", "kernels", "biases", "states")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -32,8 +36,11 @@ class CodeTable(base.Table):
     \tanh(g)` and :math:`h_j = \sigma(o) \tanh(c_j)`.
 
   Attributes:
-    codebooks: Vectors [code_length, codebook_size, code_features], float32 or
-      float16; [1, codebook_size, code_features] if all digits share them.
+    codebooks: Vectors [code_length, codebook_size, code_features], float32,
+      float16 or int8; [1, codebook_size, code_features] if all digits share
+      them.
+    scales: For int8 codebooks, float32 [code_length], or [1] if they are
+      shared: the values of codebook j are :math:`s_j` times its integers.
     packed: The codes as :func:`anchor_codes.bits.pack_codes` packs them, uint8
       [num_embeddings, ceil(code_length * ceil(log2(codebook_size)) / 8)].
     code_length: Number of digits.
@@ -68,6 +75,7 @@ class CodeTable(base.Table):
   _ROWS: ClassVar = ("packed",)
   _SHARED: ClassVar = (
     "codebooks",
+    "scales",
     "projection",
     "bias",
     "kernels",
@@ -86,6 +94,7 @@ class CodeTable(base.Table):
   code_length: int
   codebook_size: int
   composition: str
+  scales: np.ndarray | None = None
   projection: np.ndarray | None = None
   bias: np.ndarray | None = None
   kernels: np.ndarray | None = None
@@ -109,14 +118,14 @@ class CodeTable(base.Table):
       codebooks: Vectors [code_length or 1, codebook_size, code_features].
       composition: 'concat', 'sum', 'linear', 'mlp' or 'lstm'.
       vocabulary: One different string for each row, or None.
-      **arrays: `projection`, `bias`, `kernels`, `biases` and `states` of the
-        table, as far as it has them.
+      **arrays: `scales`, `projection`, `bias`, `kernels`, `biases` and
+        `states` of the table, as far as it has them.
 
     Raises:
       ValueError: If a digit is out of range, or something does not fit.
     """
     codes = np.asarray(codes)
-    codebooks = base.as_array("codebooks", codebooks, ndim=3)
+    codebooks = _as_codebooks(codebooks)
     if codes.ndim != 2:
       raise ValueError(f"`codes` must have 2 axes, got shape {codes.shape}.")
     codebook_size = codebooks.shape[1]
@@ -138,13 +147,16 @@ class CodeTable(base.Table):
   @property
   def num_params(self) -> int:
     """Numbers in the codebooks and what follows them."""
-    return sum(self.tensors[n].size for n in self._SHARED if n in self.tensors)
+    arrays = [self.codebooks, *self._after_codebooks.values()]
+    return sum(array.size for array in arrays)
 
   def _validate(self, verify: bool) -> None:
     check_choice("composition", self.composition, COMPOSITIONS)
-    codebooks = base.as_array("codebooks", self.codebooks, ndim=3)
-    packed = base.as_array("packed", self.packed, ndim=2, dtypes=("uint8",))
-    self._set(codebooks=codebooks, packed=packed, num_embeddings=len(packed))
+    codebooks = _as_codebooks(self.codebooks)
+    scales = checks.as_scales("scales", self.scales, codebooks, of="codebooks")
+    packed = checks.as_array("packed", self.packed, ndim=2, dtypes=("uint8",))
+    self._set(codebooks=codebooks, scales=scales, packed=packed)
+    self._set(num_embeddings=len(packed))
     self._check_codes()
     self._check_arrays()
     if verify:
@@ -154,14 +166,14 @@ class CodeTable(base.Table):
     length, size = self.code_length, self.codebook_size
     width = code_row_bits(length, size) // 8
     other = f"code_length {length} and codebook_size {size}"
-    base.check_shape("packed", self.packed, (len(self.packed), width), other)
+    checks.check_shape("packed", self.packed, (len(self.packed), width), other)
     positions, _, code_features = self.codebooks.shape
     shape = (1 if positions == 1 else length, size, code_features)
-    base.check_shape("codebooks", self.codebooks, shape, other)
+    checks.check_shape("codebooks", self.codebooks, shape, other)
 
   def _check_arrays(self) -> None:
     """Checks what follows the codebooks; sets the width of the vectors."""
-    given = {name: getattr(self, name) for name in self._SHARED[1:]}
+    given = {name: getattr(self, name) for name in _AFTER_CODEBOOKS}
     width = self.codebooks.shape[2]
     arrays = compositions.check_arrays(
       self.composition,
@@ -176,8 +188,8 @@ class CodeTable(base.Table):
     self._set(**arrays, features=width)
 
   def _check_digits(self) -> None:
-    if self.codebook_size == 2 ** num_code_bits(self.codebook_size):
-      return  # All that can be packed is in range.
+    if self._all_digits_fit:
+      return
     blocks = base.blocks(self.num_embeddings)
     largest = max(self._codes_of(block).max() for block in blocks)
     if largest >= self.codebook_size:
@@ -187,24 +199,45 @@ class CodeTable(base.Table):
       )
 
   def _compose(self, ids: np.ndarray) -> np.ndarray:
-    vectors = self.codebooks.reshape(-1, self.codebooks.shape[2])
+    vectors = self._vectors
     # These need the vectors of all digits; a sum is built up without them.
     if self.composition in ("concat", "lstm"):
       combined = vectors.take(self._addresses(ids, vectors), axis=0)
-      combined = combined.astype(np.float32, copy=False)
     else:
       combined = self._sum(ids, vectors)
     if self.composition == "concat":
       combined = combined.reshape(len(ids), self.features)
-    arrays = {name: self.tensors[name] for name in self._after_codebooks}
-    return compositions.finish(combined, self.composition, arrays)
+    return compositions.finish(
+      combined, self.composition, self._after_codebooks
+    )
+
+  def _compose_into(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+    if self.composition != "concat" or not self._all_digits_fit:
+      super()._compose_into(ids, vectors)
+      return
+    codebooks = self._vectors
+    shape = (len(ids), self.code_length, codebooks.shape[1])
+    parts = vectors.reshape(shape)  # A view, since rows are contiguous.
+    # All addresses are in range; `clip` only spares NumPy a buffer.
+    addresses = self._addresses(ids, codebooks)
+    codebooks.take(addresses, axis=0, out=parts, mode="clip")
+    if self.bias is not None:
+      vectors += self.bias
+
+  @functools.cached_property
+  def _vectors(self) -> np.ndarray:
+    """The vectors of all codebooks, float32 [positions * size, width]."""
+    codebooks = self.codebooks.astype(np.float32, copy=False)
+    if self.scales is not None:
+      codebooks = codebooks * self.scales[:, None, None]
+    return codebooks.reshape(-1, codebooks.shape[2])
 
   def _score_shared(self, queries: np.ndarray) -> np.ndarray:
     """Returns the score of each codebook vector, one position after another.
 
     A network is not linear: its vectors are composed, then scored.
     """
-    if self.biases is not None:
+    if self._composes_to_score(queries.shape[1]):
       return super()._score_shared(queries)
     size, parts = queries.shape[1], queries
     if self.projection is not None:
@@ -212,20 +245,35 @@ class CodeTable(base.Table):
       parts = self.projection.astype(np.float32) @ queries
     if self.composition == "concat":
       parts = queries.reshape(self.code_length, self.codebooks.shape[2], size)
-    scores = self.codebooks.astype(np.float32) @ parts
+    scores = self._vectors.reshape(self.codebooks.shape) @ parts
     if self.bias is not None:
       # Spread evenly, since the positions may share one table of scores.
       scores += self.bias.astype(np.float32) @ queries / self.code_length
     return scores.reshape(len(scores) * self.codebook_size, size)
 
   def _score_rows(self, ids: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    if self.biases is not None:
+    if self._composes_to_score(shared.shape[1]):
       return super()._score_rows(ids, shared)
     return self._sum(ids, shared)
 
+  def _composes_to_score(self, num_queries: int) -> bool:
+    """Whether vectors are composed, not the scores of their parts summed.
+
+    For many queries that is faster, if a vector has each part in one place.
+    """
+    is_many = self.composition == "concat" and num_queries >= _MANY_QUERIES
+    return self.biases is not None or is_many
+
   @property
-  def _after_codebooks(self) -> list[str]:
-    return [name for name in self._SHARED[1:] if name in self.tensors]
+  def _after_codebooks(self) -> dict[str, np.ndarray]:
+    """The arrays of the composition that are there, by name."""
+    arrays = {name: getattr(self, name) for name in _AFTER_CODEBOOKS}
+    return {n: array for n, array in arrays.items() if array is not None}
+
+  @property
+  def _all_digits_fit(self) -> bool:
+    """Whether no packed code can have a digit that is out of range."""
+    return self.codebook_size == 2 ** num_code_bits(self.codebook_size)
 
   def _sum(self, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Sums one vector for each digit: of the codebooks, or their scores."""
@@ -244,7 +292,36 @@ class CodeTable(base.Table):
 
   def _codes_of(self, ids: Any) -> np.ndarray:
     return bits.unpack_codes(
-      self.packed[ids],
+      self.packed[ids]
+      if isinstance(ids, slice)
+      else self.packed.take(ids, axis=0),
       code_length=self.code_length,
       codebook_size=self.codebook_size,
     )
+
+  def _encode(self, vectors: np.ndarray) -> Self:
+    if self.biases is not None:
+      raise ValueError(
+        "Codes cannot be chosen for the composition "
+        f"{self.composition!r}: its network cannot be inverted."
+      )
+    if self.bias is not None:
+      vectors = vectors - self.bias
+    codebooks = self._vectors
+    if self.projection is not None:
+      codebooks = codebooks @ self.projection.astype(np.float32)
+    codebooks = codebooks.reshape(-1, self.codebook_size, codebooks.shape[1])
+    shape = (self.code_length, *codebooks.shape[1:])
+    codebooks = np.broadcast_to(codebooks, shape)  # If they share one.
+    is_concat = self.composition == "concat"
+    search = (
+      code_search.nearest_parts if is_concat else code_search.nearest_sums
+    )
+    codes = search(vectors, codebooks)
+    packed = bits.pack_codes(codes, codebook_size=self.codebook_size)
+    return self._replace(packed=packed)
+
+
+def _as_codebooks(codebooks: Any) -> np.ndarray:
+  dtypes = (*checks.FLOATS, "int8")
+  return checks.as_array("codebooks", codebooks, ndim=3, dtypes=dtypes)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anchor_codes.tables import base
+from anchor_codes.tables import checks
 from anchor_codes.typing import network_shapes
 
 PROJECTED = ("linear", "mlp", "lstm")
@@ -46,16 +46,16 @@ def check_arrays(
       f"'lstm', and only for them, got composition {composition!r}."
     )
   if projection is not None:
-    projection = base.as_array("projection", projection, ndim=2)
+    projection = checks.as_array("projection", projection, ndim=2)
     shape = (width, projection.shape[1])
     other = f"the composition {composition!r}"
-    base.check_shape("projection", projection, shape, other)
+    checks.check_shape("projection", projection, shape, other)
     width = shape[1]
   views["projection"] = projection
   bias = arrays.get("bias")
   if bias is not None:
-    bias = base.as_array("bias", bias, ndim=1)
-    base.check_shape("bias", bias, (width,), "the other arrays")
+    bias = checks.as_array("bias", bias, ndim=1)
+    checks.check_shape("bias", bias, (width,), "the other arrays")
   views["bias"] = bias
   return views
 
@@ -92,9 +92,9 @@ def _check_network(
   given = {n: arrays[n] for n in _NETWORK if arrays.get(n) is not None}
   num_layers, hidden = 1, width
   if composition == "mlp" and "kernels" in given:
-    num_layers += len(base.as_array("kernels", given["kernels"], ndim=3))
+    num_layers += len(checks.as_array("kernels", given["kernels"], ndim=3))
   if composition == "lstm" and "states" in given:
-    states = base.as_array("states", given["states"], ndim=2)
+    states = checks.as_array("states", given["states"], ndim=2)
     hidden = states.shape[1]
   shapes = network_shapes(
     composition, code_features=width, hidden=hidden, num_layers=num_layers
@@ -106,9 +106,9 @@ def _check_network(
     )
   views: dict[str, np.ndarray | None] = dict.fromkeys(_NETWORK)
   for name, shape in shapes.items():
-    view = base.as_array(name, given[name], ndim=len(shape))
+    view = checks.as_array(name, given[name], ndim=len(shape))
     other = f"the composition {composition!r}"
-    base.check_shape(name, view, shape, other)
+    checks.check_shape(name, view, shape, other)
     views[name] = view
   return views
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from anchor_codes import bits
-from anchor_codes.tables import base
+from anchor_codes.tables import base, checks
 from anchor_codes.typing import check_at_least, check_choice
 
 ADDRESSINGS = ("hash", "quotient_remainder")
@@ -98,12 +98,12 @@ class HashTable(base.Table):
     check_choice("addressing", self.addressing, ADDRESSINGS)
     check_choice("composition", self.composition, COMPOSITIONS)
     check_at_least("num_embeddings", self.num_embeddings, 1)
-    buckets = tuple(base.as_array("buckets", a, ndim=2) for a in self.buckets)
+    buckets = tuple(checks.as_array("buckets", a, ndim=2) for a in self.buckets)
     if not buckets:
       raise ValueError("`buckets` must hold at least one array, got none.")
     for first, array in itertools.product(buckets[:1], buckets):
       shape = (len(array), first.shape[1])
-      base.check_shape("buckets", array, shape, f"the first {first.shape}")
+      checks.check_shape("buckets", array, shape, f"the first {first.shape}")
     self._set(buckets=buckets, features=buckets[0].shape[1])
     if self.addressing == "quotient_remainder":
       self._check_quotients()
@@ -118,7 +118,7 @@ class HashTable(base.Table):
     quotients, remainders = self.buckets
     shape = (-(-self.num_embeddings // len(remainders)), self.features)
     other = f"{self.num_embeddings} ids and remainders {remainders.shape}"
-    base.check_shape("quotients", quotients, shape, other)
+    checks.check_shape("quotients", quotients, shape, other)
 
   def _compose(self, ids: np.ndarray) -> np.ndarray:
     combine = np.add if self.composition == "sum" else np.multiply
@@ -127,6 +127,9 @@ class HashTable(base.Table):
     for array, address in zip(self.buckets[1:], addresses[1:], strict=True):
       composed = combine(composed, array[address])
     return composed
+
+  def _joined_rows(self, others: Sequence[Any]) -> dict[str, Any]:
+    raise ValueError("Rows that are computed from the ids cannot be joined.")
 
   def _addresses(self, ids: np.ndarray) -> Sequence[np.ndarray]:
     if self.addressing == "quotient_remainder":

@@ -128,7 +128,10 @@ def read(
 
 def _order(tensors: Mapping[str, np.ndarray]) -> list[str]:
   """Orders as the reference writer: the widest types first are all aligned."""
-  return sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+  sizes = {name: array.itemsize for name, array in tensors.items()}
+  # Of bytes, those with a sign go first.
+  signs = {name: array.dtype != np.int8 for name, array in tensors.items()}
+  return sorted(tensors, key=lambda name: (-sizes[name], signs[name], name))
 
 
 def _prepared(name: str, array: np.ndarray) -> np.ndarray:

@@ -95,11 +95,15 @@ def test_float16_is_kept_and_summed_in_float32():
 @pytest.mark.parametrize(
   ("name", "array", "text"),
   [
-    ("anchors", np.zeros((5, 6)), "be float32 or float16, got float64"),
-    ("anchors", np.zeros((5, 6), int), "be float32 or float16, got int64"),
+    ("anchors", np.zeros((5, 6)), "be float32 or float16 or int8, got float64"),
+    (
+      "anchors",
+      np.zeros((5, 6), int),
+      "be float32 or float16 or int8, got int64",
+    ),
     ("anchors", np.zeros(5, np.float32), r"2 axes.* got shape \(5,\)"),
     ("anchors", np.zeros((0, 6), np.float32), r"got shape \(0, 6\)"),
-    ("weights", np.zeros((4, 3)), "be float32 or float16, got float64"),
+    ("weights", np.zeros((4, 3)), "be float32 or float16 or int8, got float64"),
     (
       "weights",
       np.zeros((4, 2), np.float32),
@@ -129,3 +133,50 @@ def test_dense_rows_must_be_as_wide_as_there_are_anchors():
   text = r"`weights` must have shape \(4, 5\) to fit `anchors` \(5, 6\), got "
   with pytest.raises(ValueError, match=text):
     tables.AnchorTable(floats(5, 6), weights=floats(4, 3))
+
+
+INT8 = np.ones((4, 3), np.int8)
+
+
+@pytest.mark.parametrize(
+  ("arrays", "text"),
+  [
+    (
+      {"anchors": INT8},
+      "`anchor_scales` must be given for anchors of integers",
+    ),
+    ({"weights": INT8[:, :2]}, "`weight_scales` must be given for weights"),
+    ({"anchor_scales": floats(4)}, "only for them, got float32 anchors"),
+    ({"weight_scales": floats(4)}, "only for them, got float32 weights"),
+    (
+      {"anchors": INT8, "anchor_scales": floats(3)},
+      r"`anchor_scales` must have shape \(4,\) to fit `anchors` \(4, 3\)",
+    ),
+    (
+      {"weights": INT8[:, :2], "weight_scales": floats(2)},
+      r"`weight_scales` must have shape \(4,\) to fit `weights` \(4, 2\)",
+    ),
+    (
+      {"anchors": INT8, "anchor_scales": floats(4, dtype=np.float16)},
+      "`anchor_scales` must be float32, got float16",
+    ),
+  ],
+)
+def test_integers_and_their_scales_that_do_not_fit(arrays, text):
+  given = {"anchors": floats(4, 3), "weights": floats(4, 2), **arrays}
+  with pytest.raises(ValueError, match=text):
+    tables.AnchorTable(indices=integers(4, 4, 2), **given)
+
+
+def test_masked_integers_have_a_scale_for_each_row():
+  masks = np.uint8([[0b101], [0], [0b010]])
+  table = tables.AnchorTable(
+    np.eye(3, dtype=np.float32),
+    weights=np.int8([7, 8, 9]),
+    masks=masks,
+    weight_scales=np.float16([2, 1, 0.5]),
+  )
+  expected = [[14, 0, 16], [0, 0, 0], [0, 4.5, 0]]
+  np.testing.assert_array_equal(table.to_dense(), expected)
+  np.testing.assert_array_equal(table.to_transform(), expected)
+  assert table.num_params == 12

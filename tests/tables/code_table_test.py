@@ -163,3 +163,38 @@ def test_packed_codes_must_be_bytes():
       codebook_size=8,
       composition="sum",
     )
+
+
+@pytest.mark.parametrize(
+  ("books", "scales", "text"),
+  [
+    (
+      np.zeros((2, 4, 3), np.int8),
+      None,
+      "`scales` must be given for codebooks",
+    ),
+    (floats(2, 4, 3), floats(2), "only for them, got float32 codebooks"),
+    (np.zeros((2, 4, 3), np.int8), floats(3), r"must have shape \(2,\) to fit"),
+    (np.zeros((2, 4, 3), np.int8), np.zeros(2), "float32, got float64"),
+    (np.zeros((2, 4, 3), np.uint8), floats(2), "or int8, got uint8"),
+  ],
+)
+def test_codebooks_of_integers_that_do_not_fit(books, scales, text):
+  with pytest.raises(ValueError, match=text):
+    tables.CodeTable.from_codes(
+      integers(4, 5, 2), books, scales=scales, composition="concat"
+    )
+
+
+def test_codebooks_of_integers_take_a_quarter_of_the_bytes():
+  codes, books = integers(4, 5, 2), integers(9, 2, 4, 3).astype(np.int8)
+  scales = np.float32([0.5, 2])
+  table = tables.CodeTable.from_codes(
+    codes, books, scales=scales, composition="sum"
+  )
+  full = tables.CodeTable.from_codes(
+    codes, books * scales[:, None, None], composition="sum"
+  )
+  assert table.tensors["codebooks"].nbytes * 4 == full.codebooks.nbytes
+  assert table.num_params == full.num_params == 24
+  np.testing.assert_array_equal(table.to_dense(), full.to_dense())

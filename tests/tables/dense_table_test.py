@@ -35,12 +35,24 @@ def test_rounding_twice_is_rounding_once(vectors):
   np.testing.assert_array_equal(once.rows, twice.rows)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-def test_bytes_follow_the_formula(dtype):
-  table = tables.DenseTable.from_dense(floats(4, 6), dtype=dtype)
-  value_bits = 8 * np.dtype(dtype).itemsize
-  row_bits = accounting.scalar_row_bits(6, value_bits=value_bits)
-  assert table.rows.dtype == dtype
+@pytest.mark.parametrize(
+  ("dtype", "value_bits"),
+  [("float32", 32), ("float16", 16), ("int8", 8), ("int4", 4), ("int2", 2)],
+)
+@pytest.mark.parametrize("scale_dtype", ["float32", "float16"])
+def test_bytes_follow_the_formula(dtype, value_bits, scale_dtype):
+  table = tables.DenseTable.from_dense(
+    floats(4, 6), dtype=dtype, scale_dtype=scale_dtype
+  )
+  row_bits = accounting.scalar_row_bits(
+    6,
+    value_bits=value_bits,
+    scale_bits=8 * np.dtype(scale_dtype).itemsize,
+  )
+  packed = table.dtype is not None
+  assert packed == (value_bits < 8)
+  assert table.rows.dtype == ("uint8" if packed else dtype)
+  assert table.metadata.get("dtype") == (dtype if packed else None)
   assert table.bits_per_row == row_bits
   assert table.nbytes == accounting.table_bytes(4, row_bits=row_bits)
   assert table.num_params == 24
@@ -61,6 +73,83 @@ def test_rows_of_zeros_and_tiny_rows_stay_finite():
   np.testing.assert_array_equal(dense[0], 0)
   assert np.abs(dense - vectors).max() <= 64 * tiny
   assert dense[2, 0] > 0
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("int4", 0.0116), ("int2", 0.12)])
+def test_normal_rows_are_as_near_as_uniform_levels_can_be(dtype, limit):
+  # The limits are those of the best uniform quantisers of a normal variable
+  # (Max, "Quantizing for Minimum Distortion", 1960).
+  vectors = floats(200, 100)
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  error = np.square(table.to_dense() - vectors).sum()
+  assert error < limit * np.square(vectors).sum()
+
+
+@given(VECTORS, st.sampled_from([("int4", 16), ("int2", 4)]))
+def test_packed_rows_are_no_worse_than_with_the_largest_scale(vectors, kind):
+  dtype, num_levels = kind
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  assert np.all(table.scales >= 0)
+  middle = (num_levels - 1) / 2
+  largest = np.abs(vectors).max(axis=1, keepdims=True) / middle
+  steps = vectors / np.where(largest > 0, largest, 1)
+  levels = (np.floor(steps) + num_levels // 2).clip(0, num_levels - 1)
+  naive = np.square(vectors - largest * (levels - middle)).sum(axis=1)
+  size = np.square(vectors.astype(float)).sum(axis=1)
+  error = np.square(table.to_dense() - vectors).sum(axis=1)
+  assert np.all(error <= naive + 1e-4 * size + 1e-30)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "int2"])
+def test_packed_rows_of_zeros_are_exact(dtype):
+  vectors = np.zeros((3, 5), np.float32)
+  vectors[1] = 2
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  np.testing.assert_allclose(table.to_dense(), vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4", "int2"])
+def test_scales_too_large_for_float16_are_refused(dtype):
+  vectors = np.full((2, 3), 1e9, np.float32)
+  with pytest.raises(ValueError, match=r"`scales` must lie within 65504"):
+    tables.DenseTable.from_dense(vectors, dtype=dtype, scale_dtype="float16")
+
+
+@pytest.mark.parametrize(
+  ("rows", "options", "text"),
+  [
+    (np.zeros((2, 3), np.uint8), {}, "float16 or int8, got uint8"),
+    (np.zeros((2, 3), np.uint8), {"dtype": "int8"}, "must be one of 'int4'"),
+    (
+      np.zeros((2, 3), np.uint8),
+      {"dtype": "int4"},
+      "`features` must be at least 1, got 0",
+    ),
+    (
+      np.zeros((2, 3), np.uint8),
+      {"dtype": "int4", "features": 7},
+      r"`rows` must have shape \(2, 4\) to fit 7 features of int4",
+    ),
+    (
+      np.zeros((2, 3), np.uint8),
+      {"dtype": "int4", "features": 6},
+      "`scales` must be given for rows of integers",
+    ),
+    (
+      np.zeros((2, 3), np.int8),
+      {"dtype": "int4", "features": 6},
+      "`rows` must be uint8, got int8",
+    ),
+    (
+      np.zeros((2, 3), np.float32),
+      {"features": 4},
+      r"`rows` must have shape \(2, 4\) to fit 4 features",
+    ),
+  ],
+)
+def test_packed_rows_that_do_not_fit(rows, options, text):
+  with pytest.raises(ValueError, match=text):
+    tables.DenseTable(rows, **options)
 
 
 def test_a_looked_up_vector_is_a_copy():
@@ -87,9 +176,9 @@ def test_values_too_large_for_the_type_are_refused(value, dtype):
 
 
 def test_unknown_types_are_refused():
-  text = "`dtype` must be one of 'float32', 'float16', 'int8', got 'int4'"
+  text = "`dtype` must be one of 'float32', .*, 'int4', 'int2', got 'int3'"
   with pytest.raises(ValueError, match=text):
-    tables.DenseTable.from_dense(floats(2, 2), dtype="int4")
+    tables.DenseTable.from_dense(floats(2, 2), dtype="int3")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +191,7 @@ def test_unknown_types_are_refused():
       floats(3),
       r"`scales` must have shape \(2,\) to fit `rows` \(2, 3\), got \(3,\)",
     ),
-    (np.zeros((2, 3), np.int8), np.zeros(2), "float32, got float64"),
+    (np.zeros((2, 3), np.int8), np.zeros(2), "float32 or float16, got float64"),
     (np.zeros((2, 3)), None, "float32 or float16 or int8, got float64"),
     (np.zeros(3, np.float32), None, r"2 axes.* got shape \(3,\)"),
     (np.zeros((2, 0), np.float32), None, r"none of them empty"),

@@ -7,7 +7,7 @@ import pytest
 from table_cases import CASES, KINDS, WORDS, V
 
 from anchor_codes import bits, tables
-from anchor_codes.tables import anchor_rows, storage
+from anchor_codes.tables import anchor_rows, storage, vocabulary
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def test_num_embeddings_must_be_that_of_the_tensors(name, value, path):
 def test_missing_tensors(name, path):
   table = table_of(name)
   for tensor in table.tensors:
-    if tensor in ("indices", "bias", "buckets_2"):
+    if tensor in ("indices", "bias", "buckets_2", "hot_ids"):
+      continue
+    if tensor.endswith(".indices"):
       continue
     forge(path, table, **{tensor: None})
     refused(path, "damaged", verify=False)
@@ -250,9 +252,39 @@ def test_tensors_that_do_not_fit(name, tensor, array, path):
   ],
 )
 def test_vocabularies_that_do_not_fit(text, reason, path):
-  vocabulary = np.frombuffer(text, np.uint8)
-  forge(path, table_of("dense_int8"), vocabulary=vocabulary)
-  refused(path, reason, verify=False)
+  words = np.frombuffer(text, np.uint8)
+  forge(path, table_of("dense_int8"), vocabulary=words)
+  refused(path, reason)
+  # Without verification the words wait until they are asked for.
+  table = tables.load(path, verify=False)
+  assert table.lookup(0).shape == (6,)
+  for use in (lambda: table.ids_of(["a"]), lambda: table.vocabulary[0]):
+    with pytest.raises(tables.ArtifactError, match=reason) as error:
+      use()
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_words_are_decoded_when_they_are_asked_for(path, monkeypatch):
+  table_of("dense_int8").save(path)
+  with monkeypatch.context() as patch:
+    patch.setattr(vocabulary, "decode", lambda tensor: 1 / 0)
+    table = tables.load(path, verify=False)
+    assert len(table.vocabulary) == V
+    with pytest.raises(ZeroDivisionError):
+      table.vocabulary[0]
+  assert table.vocabulary == WORDS
+  assert list(table.vocabulary) == list(WORDS)
+  assert hash(table.vocabulary) == hash(WORDS)
+  np.testing.assert_array_equal(
+    table.lookup_words([WORDS[3]]), tables.load(path).lookup([3])
+  )
+
+
+def test_a_lazy_vocabulary_must_be_of_the_right_size(path):
+  table_of("dense_int8").save(path)
+  words = tables.load(path, verify=False).vocabulary
+  with pytest.raises(ValueError, match=r"must have 2 words, .* got 11"):
+    tables.DenseTable(np.zeros((2, 2), np.float32), vocabulary=words)
 
 
 def test_foreign_metadata_are_no_error(path):

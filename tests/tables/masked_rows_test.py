@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from table_cases import floats, integers
 
 from anchor_codes import accounting, bits, tables
-from anchor_codes.tables import anchor_rows, base
+from anchor_codes.tables import anchor_rows, checks
 
 
 def form_of(table):
@@ -57,7 +57,7 @@ def test_every_form_holds_the_same_rows(transform):
     )
 
 
-@given(transforms, st.sampled_from(base.FLOATS))
+@given(transforms, st.sampled_from(checks.FLOATS))
 def test_the_smallest_form_is_chosen(transform, dtype):
   anchors = floats(transform.shape[1], 3)
   table = tables.AnchorTable.from_transform(anchors, transform, dtype=dtype)

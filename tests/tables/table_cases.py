@@ -1,11 +1,13 @@
 """Tables of all kinds, each with its full table by the definition."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from anchor_codes import bits, tables, typing
+from anchor_codes.tables import anchor_rows
 
 V = 11  # Rows of all cases.
 WORDS = tuple(f"wörd {i}\n" for i in range(V))
@@ -134,11 +136,132 @@ def _mean_lstm(
   return np.array(rows)
 
 
+def codes_int8(composition: str, *, positions: int = 4) -> Case:
+  """Returns a table of integers, and the case of their values."""
+  books = integers(255, positions, 5, 3).astype(np.int8)
+  scales = np.abs(floats(positions, seed=5)) / 100
+  table = tables.CodeTable.from_codes(
+    integers(5, V, 4), books, scales=scales, composition=composition
+  )
+  values = books * scales[:, None, None]
+  plain = dataclasses.replace(table, codebooks=values, scales=None)
+  return Case(table, plain.to_dense().astype(float))
+
+
 def dense(dtype: str) -> Case:
   vectors = floats(V, 6)
   table = tables.DenseTable.from_dense(vectors, dtype=dtype, vocabulary=WORDS)
   scales = 1 if table.scales is None else table.scales[:, None].astype(float)
   return Case(table, table.rows.astype(float) * scales)
+
+
+def dense_packed(dtype: str, *, features: int, scale_dtype: str) -> Case:
+  table = tables.DenseTable.from_dense(
+    floats(V, features), dtype=dtype, scale_dtype=scale_dtype, vocabulary=WORDS
+  )
+  width = {"int4": 4, "int2": 2}[dtype]
+  values = np.zeros((V, features))
+  for row, column in np.ndindex(values.shape):
+    byte = table.rows[row, column * width // 8]
+    digit = byte >> column * width % 8 & (1 << width) - 1
+    values[row, column] = digit - (2**width - 1) / 2
+  return Case(table, values * table.scales[:, None].astype(float))
+
+
+def anchors_int8(form: str) -> Case:
+  """Integers, whose values are rows and anchors times their scales."""
+  anchors = integers(255, 13, 6).astype(np.int8)
+  transform = integers(255, V, 13, seed=1).astype(np.int8)
+  if form != "dense":
+    transform[integers(4, V, 13, seed=2) > 0] = 0
+  rows = {"weights": transform}
+  if form == "slots":
+    rows = anchor_rows.slot_rows(transform)
+  if form == "masked":
+    rows = anchor_rows.masked_rows(transform)
+  scales = np.abs(floats(V, seed=3, dtype=np.float16)) / np.float16(100)
+  anchor_scales = np.abs(floats(13, seed=4)) / 100
+  table = tables.AnchorTable(
+    anchors, **rows, weight_scales=scales, anchor_scales=anchor_scales
+  )
+  values = transform * scales.astype(float)[:, None]
+  return Case(table, values @ (anchors * anchor_scales.astype(float)[:, None]))
+
+
+def inner(name: str) -> Case:
+  """Returns another case without its vocabulary."""
+  case = CASES[name]()
+  return Case(dataclasses.replace(case.table, vocabulary=None), case.dense)
+
+
+def projected(name: str, *, bias: bool = False) -> Case:
+  case = inner(name)
+  matrix = floats(case.table.features, 7, seed=6)
+  offset = floats(7, seed=7) if bias else None
+  table = tables.ProjectedTable(
+    case.table, projection=matrix, bias=offset, vocabulary=WORDS
+  )
+  dense = case.dense @ matrix.astype(float)
+  return Case(table, dense if offset is None else dense + offset)
+
+
+def projected_int8(name: str) -> Case:
+  case = inner(name)
+  matrix = integers(255, case.table.features, 7).astype(np.int8)
+  scales = np.abs(floats(len(matrix), seed=6)) / 100
+  table = tables.ProjectedTable(
+    case.table, projection=matrix, projection_scales=scales
+  )
+  return Case(table, case.dense @ (matrix * scales.astype(float)[:, None]))
+
+
+def scaled(name: str, *, dtype: str) -> Case:
+  case = inner(name)
+  norms = np.exp(floats(V, seed=8))
+  norms[3] = 0
+  table = tables.ScaledTable.from_norms(
+    case.table, norms, dtype=dtype, vocabulary=WORDS
+  )
+  norms = table.norms.astype(float)
+  if dtype == "uint8":
+    first, step = table.norm_range.astype(float)
+    norms = np.where(norms == 0, 0, np.exp(first + step * norms))
+  return Case(table, norms[:, None] * case.dense)
+
+
+def summed(first: str, second: str) -> Case:
+  one, other = inner(first), inner(second)
+  table = tables.SumTable(one.table, other.table, vocabulary=WORDS)
+  return Case(table, one.dense + other.dense)
+
+
+def tiered(hot_ids: list[int] | None) -> Case:
+  """Splits the vectors of two cases among the tiers."""
+  hot, cold = floats(3, 6, seed=9), inner("sparse_anchors_float16")
+  rows = {"weights": cold.table.weights[:8], "indices": cold.table.indices[:8]}
+  table = tables.TieredTable(
+    tables.DenseTable(hot),
+    dataclasses.replace(cold.table, **rows),
+    hot_ids=hot_ids,
+    vocabulary=WORDS,
+  )
+  ids = [0, 1, 2] if hot_ids is None else hot_ids
+  dense = np.zeros((V, 6))
+  dense[ids] = hot
+  dense[[i for i in range(V) if i not in ids]] = cold.dense[:8]
+  return Case(table, dense)
+
+
+def nested() -> Case:
+  """As deep as tables may be nested."""
+  case = CASES["projected_codes"]()
+  table = dataclasses.replace(case.table, vocabulary=None)
+  first = tables.SumTable(table, table)
+  norms = np.abs(floats(V, seed=9))
+  second = tables.ScaledTable(first, norms=norms)
+  matrix = floats(7, 4, seed=10)
+  dense = 2 * norms.astype(float)[:, None] * case.dense @ matrix
+  return Case(tables.ProjectedTable(second, projection=matrix), dense)
 
 
 def hashed(composition: str) -> Case:
@@ -195,13 +318,29 @@ CASES: dict[str, Callable[[], Case]] = {
   "codes_lstm_float16": lambda: codes(
     "lstm", codebook_size=9, bias=True, dtype=np.float16
   ),
+  "codes_concat_int8": lambda: codes_int8("concat"),
+  "codes_sum_shared_int8": lambda: codes_int8("sum", positions=1),
+  "sparse_anchors_int8": lambda: anchors_int8("slots"),
+  "dense_anchors_int8": lambda: anchors_int8("dense"),
+  "masked_anchors_int8": lambda: anchors_int8("masked"),
   "dense_float32": lambda: dense("float32"),
   "dense_float16": lambda: dense("float16"),
   "dense_int8": lambda: dense("int8"),
+  "dense_int4": lambda: dense_packed("int4", features=7, scale_dtype="float32"),
+  "dense_int2": lambda: dense_packed("int2", features=6, scale_dtype="float16"),
   "hash_sum": lambda: hashed("sum"),
   "hash_product": lambda: hashed("product"),
   "quotient_remainder_sum": lambda: quotient_remainder("sum"),
   "quotient_remainder_product": lambda: quotient_remainder("product"),
+  "projected_codes": lambda: projected("codes_concat", bias=True),
+  "projected_network": lambda: projected("codes_mlp"),
+  "projected_int8": lambda: projected_int8("dense_int8"),
+  "scaled_float16": lambda: scaled("codes_sum", dtype="float16"),
+  "scaled_uint8": lambda: scaled("masked_anchors", dtype="uint8"),
+  "sum": lambda: summed("sparse_anchors", "dense_int2"),
+  "tiered": lambda: tiered([1, 5, 10]),
+  "tiered_first": lambda: tiered(None),
+  "nested": nested,
 }
 
 # One of each kind, and each form of rows of unlike shapes.
@@ -210,5 +349,10 @@ KINDS = (
   "masked_anchors",
   "codes_concat_shared",
   "dense_int8",
+  "dense_int4",
   "hash_sum",
+  "projected_int8",
+  "scaled_uint8",
+  "sum",
+  "tiered",
 )

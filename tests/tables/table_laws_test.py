@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from table_cases import CASES, V, floats, sparse_anchors
 
 from anchor_codes import accounting, tables
-from anchor_codes.tables import base
+from anchor_codes.tables import base, checks, vocabulary
 
 BATCH_SHAPES = ((), (4,), (2, 3), (0,), (2, 0))
 
@@ -106,14 +106,14 @@ def test_queries_of_the_wrong_width_are_refused(table):
 
 
 def test_sizes_follow_from_the_tensors(table):
-  rows = sum(
-    8 * table.tensors[n].nbytes for n in table._ROWS if n in table.tensors
-  )
+  rows = sum(8 * table.tensors[n].nbytes for n in table.row_names)
   assert table.nbytes == sum(a.nbytes for a in table.tensors.values())
   assert 0 <= table.bits_per_row * V - rows < V
   assert table.dense_bytes == V * table.features * 4
   assert table.compression_ratio == table.dense_bytes / table.nbytes
-  if "masks" in table.tensors:  # Whose rows differ in size.
+  if any(name.endswith(("masks", "hot_ids")) for name in table.row_names):
+    return  # Whose rows differ in size.
+  if isinstance(table, tables.TieredTable):
     return
   assert table.bits_per_row * V == rows
   assert table.nbytes == accounting.table_bytes(
@@ -123,7 +123,7 @@ def test_sizes_follow_from_the_tensors(table):
   )
 
 
-@pytest.mark.parametrize("dtype", base.FLOATS)
+@pytest.mark.parametrize("dtype", checks.FLOATS)
 def test_astype_rounds_the_floats_and_nothing_else(case, dtype):
   table = case.table.astype(dtype)
   assert type(table) is type(case.table)
@@ -131,7 +131,8 @@ def test_astype_rounds_the_floats_and_nothing_else(case, dtype):
   assert table.metadata == case.table.metadata
   assert table.tensors.keys() == case.table.tensors.keys()
   for name, array in case.table.tensors.items():
-    keeps = array.dtype.kind != "f" or name == "scales"
+    is_scale = name.endswith(("scales", "norm_range"))
+    keeps = array.dtype.kind != "f" or is_scale
     expected = array if keeps else array.astype(dtype)
     assert table.tensors[name].dtype == expected.dtype
     np.testing.assert_array_equal(table.tensors[name], expected)
@@ -172,6 +173,42 @@ def test_astype_refuses_what_is_too_large(name, value):
   text = f"`{name}` must lie within 65504.0 for float16"
   with pytest.raises(ValueError, match=text):
     table.astype("float16")
+
+
+def test_the_quality_is_kept_in_the_file(table, tmp_path):
+  path = tmp_path / "table.safetensors"
+  rated = dataclasses.replace(table, quality='{"cosine":0.9}')
+  rated.save(path)
+  loaded = tables.load(path)
+  assert loaded.quality == '{"cosine":0.9}'
+  assert table.quality is None
+  assert "quality" not in table.metadata
+  # It says nothing of other values.
+  assert loaded.astype("float16").quality is None
+  with pytest.raises(ValueError, match=r"`quality` must be a string, got 0\.9"):
+    dataclasses.replace(table, quality=0.9)
+
+
+def test_words_are_looked_up(case):
+  table = dataclasses.replace(case.table, vocabulary=list("abcdefghijk"))
+  np.testing.assert_array_equal(
+    table.lookup_words(["k", "a"]), table.lookup([10, 0])
+  )
+  with pytest.raises(KeyError, match="'z' is not in the vocabulary"):
+    table.lookup_words(["a", "z"])
+
+
+def test_bags_and_the_best_rows_are_methods(case):
+  ids, weights = [3, 1, 3], floats(3)
+  pooled = case.table.bag(ids, [0, 1], weights)
+  expected = weights[:, None] * case.dense[ids]
+  expected = np.stack([expected[0], expected[1] + expected[2]])
+  np.testing.assert_allclose(pooled, expected, rtol=1e-4, atol=1e-4)
+  query = floats(case.table.features)
+  scores, best = case.table.top_k(query, 2)
+  expected = case.dense @ query
+  np.testing.assert_allclose(scores, expected[best], rtol=1e-4, atol=1e-4)
+  np.testing.assert_array_equal(best, np.argsort(-expected)[:2])
 
 
 def test_load_gives_back_what_was_saved(table, tmp_path):
@@ -313,9 +350,9 @@ def test_vocabularies_that_do_not_fit_are_refused(words, text):
 
 @given(st.lists(st.text(), min_size=1, max_size=20, unique=True))
 def test_any_words_survive_the_file(words):
-  encoded = base.encode_vocabulary(words)
+  encoded = vocabulary.encode(words)
   assert encoded.dtype == np.uint8
-  assert base.decode_vocabulary(encoded) == words
+  assert vocabulary.decode(encoded) == words
 
 
 def test_all_is_what_is_documented():
