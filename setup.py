@@ -26,14 +26,21 @@ EXPERIMENTS = [
   "tokenizers>=0.21",
   "tqdm>=4.66",
 ]
+FAISS = ["faiss-cpu>=1.9"]
+ONNX = ["onnx>=1.17"]
+PARQUET = ["pyarrow>=17"]
 TEST = [
   *EXPERIMENTS,
+  *FAISS,
+  *ONNX,
+  *PARQUET,
   "beartype>=0.20",
   "hypothesis>=6.100",
   "ipykernel",
   "jupytext>=1.16",
   "nbmake>=1.5",
   "nbstripout>=0.7",
+  "onnxruntime>=1.20",
   "pyright==1.1.414",
   "pytest>=8",
   "pytest-xdist>=3.6",
@@ -59,9 +66,13 @@ setuptools.setup(
     "jaxtyping>=0.3",
     "numpy>=2.0",
     "optax>=0.2.8",
+    "threadpoolctl>=3.5",
   ],
   extras_require={
     "experiments": EXPERIMENTS,
+    "faiss": FAISS,
+    "onnx": ONNX,
+    "parquet": PARQUET,
     "test": TEST,
     "docs": ["myst-nb>=1.1", "sphinx>=8"],
   },

@@ -9,6 +9,9 @@ first used, so that a program that only reads tables needs neither JAX nor Flax.
 * :mod:`anchor_codes.training`: gradient transformations, rows, checkpoints.
 * :mod:`anchor_codes.tables`: trained tables as files, for NumPy alone;
   :mod:`anchor_codes.accounting`: their sizes.
+* :mod:`anchor_codes.compression`: makes a compact table of a given matrix.
+* :mod:`anchor_codes.serving`: tables in JAX, ONNX, exported programs, faiss.
+* :mod:`anchor_codes.formats`: tables as others keep them, read and written.
 """
 
 import importlib
@@ -16,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 # For type checkers and editors; at run time `__getattr__` imports them.
 if TYPE_CHECKING:
-  from anchor_codes import accounting, linen, nn, ops, tables, training
+  from anchor_codes import (
+    accounting,
+    compression,
+    formats,
+    linen,
+    nn,
+    ops,
+    serving,
+    tables,
+    training,
+  )
   from anchor_codes.nn import (
     AnchorEmbed,
     DPQEmbed,
@@ -43,9 +56,12 @@ __all__ = [
   "StochasticSharing",
   "__version__",
   "accounting",
+  "compression",
+  "formats",
   "linen",
   "nn",
   "ops",
+  "serving",
   "tables",
   "training",
 ]

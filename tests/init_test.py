@@ -54,9 +54,12 @@ def test_the_short_list():
   ]
   assert set(PARTS) - {"__version__"} == {
     "accounting",
+    "compression",
+    "formats",
     "linen",
     "nn",
     "ops",
+    "serving",
     "tables",
     "training",
   }

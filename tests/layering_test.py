@@ -41,7 +41,20 @@ LAYERS = (
   Layer("typing bits", "numpy", BASE),
   Layer("accounting", "numpy", BASE, lazily="jax"),
   Layer("ops", "numpy jax chex jaxtyping", f"ops {BASE}"),
-  Layer("tables cli", "numpy", f"tables {BASE}"),
+  Layer("tables", "numpy", f"tables {BASE}"),
+  Layer(
+    "formats",
+    "numpy",
+    f"formats tables {BASE}",
+    lazily="pyarrow ml_dtypes",
+  ),
+  Layer("compression", "numpy threadpoolctl", f"compression tables {BASE}"),
+  Layer(
+    "cli commands",
+    "numpy absl",
+    f"commands formats compression serving tables {BASE}",
+    lazily="faiss",
+  ),
   Layer(
     "training",
     "numpy jax chex jaxtyping optax",
@@ -53,14 +66,26 @@ LAYERS = (
     "numpy jax chex jaxtyping flax",
     f"nn linen ops tables {BASE}",
   ),
+  Layer(
+    "serving",
+    "numpy jax jaxtyping",
+    f"serving ops tables {BASE}",
+    lazily="onnx faiss",
+  ),
   # The root only names the parts and loads them when they are used.
-  Layer("__init__", "", f"linen nn ops tables training cli {BASE}"),
+  Layer(
+    "__init__",
+    "",
+    f"compression linen nn ops formats serving tables training cli {BASE}",
+  ),
 )
 
 # What importing a module must not load: users of a table need no JAX.
 NOT_LOADED = {
   "anchor_codes": "jax flax optax orbax chex tensorflow",
   "anchor_codes.tables": "jax flax optax orbax chex tensorflow",
+  "anchor_codes.formats": "jax flax optax orbax chex tensorflow pyarrow",
+  "anchor_codes.cli": "jax flax optax orbax chex tensorflow pyarrow onnx faiss",
   "anchor_codes.ops": "flax optax orbax tensorflow",
   "anchor_codes.training": "flax orbax tensorflow",
 }

@@ -1,0 +1,191 @@
+"""Which sizes of a recipe are worth a try under a byte budget."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from anchor_codes.compression import recipes
+from anchor_codes.compression.points import Points
+from anchor_codes.compression.recipes import Recipe
+
+CODEBOOK_SIZES = (16, 64, 256)
+_NUM_SIZES = 3  # Of rotated codes: those that the spectrum speaks for.
+_LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
+
+
+_RecipeT = TypeVar("_RecipeT", bound=Recipe)
+
+
+def propose(
+  family: str, points: Points, *, num_embeddings: int, budget: int
+) -> list[Recipe]:
+  """Lists sizes of a family that fit into a budget.
+
+  Args:
+    family: One of :data:`FAMILIES`.
+    points: Rows of the matrix, whose spectrum tells which sizes are good.
+    num_embeddings: Rows of the whole matrix.
+    budget: Bytes of the table.
+
+  Returns:
+    Recipes of at most `budget` bytes; empty if none is.
+  """
+  room = _Room(num_embeddings, points.features, budget)
+  return [r for r in FAMILIES[family](room, points) if room.holds(r)]
+
+
+class _Room:
+  """What there is room for."""
+
+  def __init__(self, num_embeddings: int, features: int, budget: int) -> None:
+    self.num_embeddings = num_embeddings
+    self.features = features
+    self.budget = budget
+
+  def less(self, used: int) -> "_Room":
+    return _Room(self.num_embeddings, self.features, self.budget - used)
+
+  def nbytes(self, recipe: Recipe) -> int:
+    return recipe.nbytes(self.num_embeddings, self.features)
+
+  def holds(self, recipe: Recipe) -> bool:
+    return self.nbytes(recipe) <= self.budget
+
+  def largest(
+    self, make: Callable[[int], _RecipeT], most: int
+  ) -> Iterator[_RecipeT]:
+    """Yields the recipe of the largest size that fits, if there is one."""
+    low, high = 0, most
+    while low < high:  # The bytes of a recipe rise with its size.
+      middle = (low + high + 1) // 2
+      low, high = (
+        (middle, high) if self.holds(make(middle)) else (low, middle - 1)
+      )
+    if low:
+      yield make(low)
+
+
+def _scalars(room: _Room, points: Points) -> list[Recipe]:
+  del points
+  found: list[Recipe] = [
+    recipes.Scalars(dtype) for dtype in ("float16", "int8", "int4", "int2")
+  ]
+  return [recipe for recipe in found if room.holds(recipe)][:1]
+
+
+def _low_rank(room: _Room, points: Points) -> Iterator[Recipe]:
+  for dtype in ("int8", "int4"):
+    make = lambda rank, dtype=dtype: recipes.LowRank(rank, dtype)
+    yield from room.largest(make, points.features)
+
+
+def _product(room: _Room, points: Points) -> list[Recipe]:
+  features = points.features
+  parts = [n for n in range(1, features + 1) if features % n == 0]
+  found = [
+    [recipes.ProductCodes(length, size) for length in parts]
+    for size in _codebook_sizes(room)
+  ]
+  fitting = [[r for r in row if room.holds(r)][-1:] for row in found]
+  return [recipe for row in fitting for recipe in row]
+
+
+def _rotated(room: _Room, points: Points) -> list[Recipe]:
+  found: list[recipes.RotatedCodes] = []
+  for size in _codebook_sizes(room):
+    for width in range(1, min(points.features, 12) + 1):
+      make = lambda length, size=size, width=width: recipes.RotatedCodes(
+        length, size, width
+      )
+      found.extend(room.largest(make, -(-points.features // width)))
+  errors = [expected_error(recipe, points) for recipe in found]
+  return [found[i] for i in np.argsort(errors)[:_NUM_SIZES]]
+
+
+def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
+  features = points.features
+  for size in _codebook_sizes(room):
+    for rank in sorted({features, features // 2}, reverse=True):
+      make = lambda length, size=size, rank=rank: recipes.AdditiveCodes(
+        length, size, rank
+      )
+      for recipe in room.largest(make, 64) if rank else ():
+        # More codebook than codes does not pay.
+        shared = recipe.nbytes(0, features)
+        if 2 * shared <= room.budget and _is_used(room, recipe):
+          yield recipe
+
+
+def _anchors(room: _Room, points: Points) -> Iterator[Recipe]:
+  for number in (256, 1024):
+    if number <= room.num_embeddings // 4:
+      make = lambda count, number=number: recipes.Anchors(number, count)
+      yield from room.largest(make, min(points.features, 32))
+
+
+def _normed(room: _Room, points: Points) -> list[Recipe]:
+  inner = room.less(room.num_embeddings + 8)
+  return [recipes.Normed(recipe) for recipe in _rotated(inner, points)[:1]]
+
+
+def _normed_product(room: _Room, points: Points) -> list[Recipe]:
+  inner = room.less(room.num_embeddings + 8)
+  return [recipes.Normed(recipe) for recipe in _product(inner, points)[-1:]]
+
+
+def _anchors_and_codes(room: _Room, points: Points) -> Iterator[Recipe]:
+  first = recipes.Anchors(256, 1)
+  if room.num_embeddings >= 4 * 256 and room.holds(first):
+    for second in _rotated(room.less(room.nbytes(first)), points)[:1]:
+      yield recipes.Summed(first, second)
+
+
+FAMILIES: dict[str, Callable[..., Iterator[Recipe] | list[Recipe]]] = {
+  "scalars": _scalars,
+  "low_rank": _low_rank,
+  "pq": _product,
+  "opq": _rotated,
+  "rq": _additive,
+  "anchors": _anchors,
+  "norm+pq": _normed_product,
+  "norm+opq": _normed,
+  "anchors+opq": _anchors_and_codes,
+}
+"""Sizes to try, for each family of recipes by its name."""
+
+
+def expected_error(recipe: recipes.RotatedCodes, points: Points) -> float:
+  r"""Estimates the squared error of rotated codes from the spectrum.
+
+  Of normal parts with equal products of variances, a part of width w and b bits
+  has the error :math:`w\,(\prod_i \lambda_i)^{1/w}\,2^{-2b/w}`, by the bound of
+  the rate-distortion theory, times what quantisers of w dimensions lose to it
+  (Gersho and Gray, 1992); components that are left out count whole.
+
+  Args:
+    recipe: Sizes.
+    points: Whose components they are.
+
+  Returns:
+    An error to compare with others, not a forecast.
+  """
+  variances = points.components[0]
+  width = recipe.code_features
+  count = min(recipe.code_length * width, len(variances))
+  floor = 1e-9 * variances[0] + 1e-30
+  logs = np.log(np.maximum(variances[:count], floor))
+  bits = np.log2(recipe.codebook_size) * recipe.code_length / count
+  # From 2.72 for scalars to 1 for many dimensions.
+  loss = 1 + 1.72 / width
+  within = count * np.exp(logs.mean()) * 2 ** (-2 * bits) * loss
+  kept = variances[:count].sum()
+  return float(min(within, kept) + variances[count:].sum())
+
+
+def _codebook_sizes(room: _Room) -> list[int]:
+  return [size for size in CODEBOOK_SIZES if 4 * size <= room.num_embeddings]
+
+
+def _is_used(room: _Room, recipe: Recipe) -> bool:
+  return room.nbytes(recipe) >= _LEAST_USE * room.budget

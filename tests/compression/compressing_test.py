@@ -1,0 +1,145 @@
+"""Tests of `compress`: the search, what it reports, and what it refuses."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from anchor_codes import compression, tables
+from anchor_codes.compression import compressing
+
+V, F = 400, 8
+
+
+def matrix(size: int = V) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  scales = np.linspace(2, 0.5, F, dtype=np.float32)
+  return rng.standard_normal((size, F), np.float32) * scales + 1
+
+
+@pytest.fixture(scope="module")
+def found() -> compression.Compressed:
+  return compression.compress(matrix(), budget=2_400)
+
+
+def test_the_best_of_all_that_fit_is_taken(found):
+  report = found.report
+  assert found.table.nbytes <= 2_400
+  assert found.table.nbytes == report.chosen.nbytes
+  assert report.chosen is report.trials[0]
+  assert sum(trial.chosen for trial in report.trials) == 1
+  errors = [trial.quality["error"] for trial in report.trials]
+  assert errors == sorted(errors)
+  families = {trial.recipe.split(":")[0] for trial in report.trials}
+  assert {"int4", "low_rank", "pq", "opq", "rq", "norm+pq"} <= families
+  # All rows were fitted, so that the trial is the table.
+  assert report.quality == pytest.approx(report.chosen.quality)
+
+
+def test_quality_stays_with_the_table(found, tmp_path):
+  found.table.save(tmp_path / "table.safetensors")
+  loaded = tables.load(tmp_path / "table.safetensors")
+  assert json.loads(loaded.quality or "") == found.report.quality
+  error = compression.relative_error(loaded, matrix())
+  assert error == pytest.approx(found.report.quality["error"])
+
+
+def test_reports_for_people_and_programs(found):
+  lines = str(found.report).splitlines()
+  assert lines[0].split()[:4] == ["recipe", "bytes", "ratio", "error"]
+  assert lines[1].endswith("chosen")
+  assert len(lines) == 1 + len(found.report.trials)
+  read = json.loads(found.report.to_json())
+  assert read["trials"][0]["recipe"] == found.report.chosen.recipe
+  assert read["dense_bytes"] == 4 * V * F
+
+
+def test_metrics_choose():
+  for metric in ("cosine", "neighbors"):
+    report = compression.compress(
+      matrix(), budget=2_000, metric=metric, recipe="opq"
+    ).report
+    values = [trial.quality[metric] for trial in report.trials]
+    assert values[0] == max(values)
+    assert report.metric == metric
+
+
+def test_a_metric_of_ones_own_chooses():
+  def prefers_few_bytes(table, rows):
+    assert rows.shape == (table.num_embeddings, F)
+    return -float(table.nbytes)
+
+  report = compression.compress(
+    matrix(), budget=2_000, metric=prefers_few_bytes, recipe="pq"
+  ).report
+  assert report.chosen.nbytes == min(t.nbytes for t in report.trials)
+  assert report.quality["metric"] == -report.chosen.nbytes
+
+
+def test_a_recipe_with_sizes_is_all_that_is_tried():
+  words = [f"w{i}" for i in range(V)]
+  told = []
+  found = compression.compress(
+    matrix(),
+    budget=5_000,
+    recipe="opq:4x16x2",
+    vocabulary=words,
+    progress=lambda *args: told.append(args),
+  )
+  assert [t.recipe for t in found.report.trials] == ["opq:4x16x2"]
+  assert found.table.vocabulary == tuple(words)
+  assert told == [(1, 1, "opq:4x16x2")]
+
+
+def test_large_matrices_stay_on_disk_and_are_judged_on_other_rows(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", 300)
+  monkeypatch.setattr(compressing, "FIT_ROWS", 350)
+  np.save(tmp_path / "matrix.npy", matrix())
+  mapped = np.load(tmp_path / "matrix.npy", mmap_mode="r")
+  found = compression.compress(mapped, budget=2_000, recipe="opq")
+  assert found.table.num_embeddings == V
+  chosen = found.report.chosen
+  assert chosen.nbytes == found.table.nbytes
+  assert chosen.quality["error"] != found.report.quality["error"]
+  assert chosen.quality["error"] < 2 * found.report.quality["error"]
+  again = compression.compress(matrix(), budget=2_000, recipe="opq")
+  np.testing.assert_array_equal(again.table.to_dense(), found.table.to_dense())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ml_dtypes.bfloat16])
+def test_other_floats(dtype):
+  given = matrix().astype(dtype)
+  found = compression.compress(given, budget=2_000, recipe="pq")
+  assert found.report.quality["error"] < 0.5
+
+
+def test_one_row():
+  found = compression.compress(matrix(1), budget=100)
+  np.testing.assert_allclose(found.table.to_dense(), matrix(1), rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+  ("given", "options", "message"),
+  [
+    (np.zeros(3), {}, r"`matrix` must be floats \[num_embeddings"),
+    (np.zeros((2, 0)), {}, r"got float64 of shape \(2, 0\)"),
+    (np.zeros((2, 3), int), {}, "got int64 of shape"),
+    (np.full((2, 3), np.nan), {}, "`matrix` must be finite"),
+    (np.full((2, 3), 1e300), {}, "`matrix` must be finite"),
+    (matrix(), {"budget": 0}, "`budget` must be at least 1"),
+    (matrix(), {"budget": 10}, r"`budget` must be larger: no recipe of 'auto'"),
+    (matrix(), {"recipe": "opq:8x256x4", "budget": 99}, "must be larger"),
+    (matrix(), {"recipe": "best"}, "'best' is not a recipe"),
+    (matrix(), {"metric": "mse"}, "`metric` must be one of 'error'"),
+    (matrix(), {"weights": np.ones(3)}, r"`weights` must be 400 finite"),
+    (matrix(), {"weights": -np.ones(V)}, "at least 0"),
+    (matrix(), {"weights": np.zeros(V)}, "not all of them 0"),
+    (matrix(), {"vocabulary": ["a"], "recipe": "int8"}, "`vocabulary` must"),
+  ],
+)
+def test_what_is_refused(given, options, message):
+  with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+    compression.compress(given, **{"budget": 9_000, **options})

@@ -1,0 +1,72 @@
+"""Tests of the measures of a table against the definitions."""
+
+import numpy as np
+import pytest
+
+from anchor_codes import compression, tables
+from anchor_codes.compression import quality
+
+V, F = 60, 5
+
+
+def pair() -> tuple[np.ndarray, np.ndarray]:
+  rng = np.random.default_rng(0)
+  matrix = rng.standard_normal((V, F), np.float32) + 1
+  return matrix, matrix + 0.4 * rng.standard_normal((V, F), np.float32)
+
+
+def neighbors(vectors: np.ndarray, row: int) -> set[int]:
+  units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+  scores = units @ units[row]
+  scores[row] = -2
+  return set(np.argsort(-scores)[:10].tolist())
+
+
+@pytest.mark.parametrize("weights", [None, np.arange(V, dtype=float)])
+def test_definitions(weights):
+  matrix, other = pair()
+  table = tables.DenseTable(other)
+  mass = np.ones(V) if weights is None else weights
+  mean = np.average(matrix, axis=0, weights=mass)
+  error = mass @ np.square(matrix - other).sum(axis=1)
+  error /= mass @ np.square(matrix - mean).sum(axis=1)
+  found = compression.relative_error(table, matrix, weights)
+  assert found == pytest.approx(error, rel=1e-5)
+  lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(other, axis=1)
+  cosine = np.average((matrix * other).sum(axis=1) / lengths, weights=mass)
+  found = compression.mean_cosine(table, matrix, weights)
+  assert found == pytest.approx(cosine, rel=1e-5)
+  same = [
+    len(neighbors(matrix, i) & neighbors(other, i)) / 10 for i in range(V)
+  ]
+  found = compression.shared_neighbors(table, matrix, weights)
+  assert found == pytest.approx(np.average(same, weights=mass))
+
+
+def test_equal_tables_are_perfect():
+  matrix, _ = pair()
+  table = tables.DenseTable(matrix)
+  assert compression.relative_error(table, matrix) == 0
+  assert compression.mean_cosine(table, matrix) == pytest.approx(1)
+  assert compression.shared_neighbors(table, matrix) == 1
+
+
+def test_large_matrices_are_sampled(monkeypatch):
+  monkeypatch.setattr(quality, "_NUM_QUERIES", 7)
+  monkeypatch.setattr(quality, "_NUM_CANDIDATES", 30)
+  matrix, other = pair()
+  value = compression.shared_neighbors(tables.DenseTable(other), matrix)
+  assert 0 < value < 1
+  rows = np.array([3, 59])
+  exact = compression.shared_neighbors(
+    tables.DenseTable(matrix), matrix, rows=rows
+  )
+  assert exact == 1
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_few_rows(size):
+  matrix = pair()[0][:size]
+  table = tables.DenseTable(matrix)
+  for metric in compression.METRICS.values():
+    assert np.isfinite(metric(table, matrix))

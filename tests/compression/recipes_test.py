@@ -1,0 +1,171 @@
+"""Tests of the recipes: their bytes, names, and what they make."""
+
+import numpy as np
+import pytest
+
+from anchor_codes import compression, tables
+from anchor_codes.compression import points, proposals, recipes
+
+V, F = 300, 12
+NAMES = (
+  "float16",
+  "int8",
+  "int4",
+  "int2",
+  "low_rank:5x8",
+  "low_rank:5x4",
+  "pq:4x16",
+  "opq:3x16x4",
+  "opq:3x16x3",
+  "opq:5x16x3",
+  "rq:3x16x12",
+  "rq:3x16x6",
+  "anchors:20x3",
+  "norm+pq:4x16",
+  "norm+opq:3x16x4",
+  "anchors:20x1+opq:3x16x4",
+)
+
+
+def matrix(seed: int = 0, size: int = V) -> np.ndarray:
+  rng = np.random.default_rng(seed)
+  scales = np.linspace(3, 0.3, F, dtype=np.float32)
+  mixing = rng.standard_normal((F, F), np.float32)
+  return 1 + rng.standard_normal((size, F), np.float32) * scales @ mixing
+
+
+def fit(name: str, vectors: np.ndarray, weights=None, seed: int = 0):
+  rng = np.random.default_rng(seed)
+  return recipes.parse(name).fit(rng, points.Points.of(vectors, weights))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> dict[str, tables.Table]:
+  return {name: fit(name, matrix()) for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_are_as_foretold_and_names_come_back(name, fitted):
+  recipe, table = recipes.parse(name), fitted[name]
+  assert str(recipe) == name
+  assert recipe.nbytes(V, F) == table.nbytes
+  assert (table.num_embeddings, table.features) == (V, F)
+  assert table.vocabulary is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_come_back(name, fitted, tmp_path):
+  fitted[name].save(tmp_path / "table.safetensors")
+  loaded = tables.load(tmp_path / "table.safetensors")
+  np.testing.assert_array_equal(loaded.to_dense(), fitted[name].to_dense())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_were_not_fitted_are_about_as_good(name, fitted):
+  table, other = fitted[name], matrix()[:100] + np.float32(1e-3)
+  encoded = table._encode(other)
+  error = compression.relative_error(encoded, other)
+  assert error <= 1.1 * compression.relative_error(table, matrix()) + 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_seeds_give_equal_tables(name, fitted):
+  again = fit(name, matrix())
+  np.testing.assert_array_equal(again.to_dense(), fitted[name].to_dense())
+
+
+def test_which_recipes_are_better(fitted):
+  error = {
+    n: compression.relative_error(t, matrix()) for n, t in fitted.items()
+  }
+  assert error["float16"] < error["int8"] < error["int4"] < error["int2"]
+  assert error["low_rank:5x8"] < error["low_rank:5x4"]
+  assert error["opq:3x16x4"] < 0.8 * error["pq:4x16"]
+  assert error["anchors:20x1+opq:3x16x4"] < error["opq:3x16x4"]
+  # More code for the same vectors.
+  assert error["opq:5x16x3"] < error["opq:3x16x3"]
+
+
+@pytest.mark.parametrize("name", ["pq:4x16", "opq:3x16x4", "rq:3x16x6"])
+def test_weights_say_what_matters(name):
+  vectors, heavy = matrix(), np.arange(V) < 30
+  weights = np.where(heavy, 50.0, 1.0)
+  errors = [
+    compression.relative_error(fit(name, vectors, w), vectors, 1.0 * heavy)
+    for w in (None, weights)
+  ]
+  assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("name", ["low_rank:5x8", "pq:4x16", "opq:3x16x4"])
+def test_rows_without_weight_have_no_influence(name):
+  vectors = matrix()
+  other = np.concatenate([vectors, 1000 * matrix(1, 50)])
+  weights = np.arange(V + 50) < V
+  table = fit(name, other, 1.0 * weights)
+  error = compression.relative_error(table, other, 1.0 * weights)
+  assert error < 1.2 * compression.relative_error(fit(name, vectors), vectors)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_matrices_that_hold_nothing_to_learn(name):
+  for value in (0.0, 2.0):
+    vectors = np.full((40, F), value, np.float32)
+    dense = fit(name, vectors).to_dense()
+    np.testing.assert_allclose(dense, vectors, atol=0.02)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "",
+    "opq",
+    "opq:",
+    "opq:3x16",
+    "pq:4x16x2",
+    "xyz:3",
+    "norm+",
+    "int3",
+    "pq:a",
+  ],
+)
+def test_names_that_are_none(name):
+  with pytest.raises(ValueError, match="is not a recipe"):
+    recipes.parse(name)
+
+
+@pytest.mark.parametrize("family", proposals.FAMILIES)
+@pytest.mark.parametrize("budget", [900, 2_500, 6_000])
+def test_proposals_fit_the_budget_and_use_it(family, budget):
+  sample = points.Points.of(matrix())
+  found = proposals.propose(family, sample, num_embeddings=V, budget=budget)
+  sizes = [recipe.nbytes(V, F) for recipe in found]
+  assert all(size <= budget for size in sizes)
+  assert all(str(recipe) in str(recipes.parse(str(recipe))) for recipe in found)
+  if family == "opq" and budget == 6_000:
+    assert max(sizes) > 0.6 * budget
+
+
+def test_the_spectrum_ranks_sizes_as_fits_do():
+  vectors = matrix()
+  sample = points.Points.of(vectors)
+  sizes = [(2, 16, 6), (4, 16, 3), (6, 16, 2)]
+  tried = [recipes.RotatedCodes(*size) for size in sizes]
+  expected = [proposals.expected_error(recipe, sample) for recipe in tried]
+  found = [
+    compression.relative_error(fit(str(recipe), vectors), vectors)
+    for recipe in tried
+  ]
+  assert np.argsort(expected).tolist() == np.argsort(found).tolist()
+
+
+def test_product_codes_are_as_good_as_those_of_faiss():
+  faiss = pytest.importorskip("faiss", reason="needs faiss-cpu")
+  vectors = matrix(size=4_000)
+  theirs = faiss.ProductQuantizer(F, 4, 6)
+  theirs.train(vectors)
+  decoded = theirs.decode(theirs.compute_codes(vectors))
+  error = np.square(vectors - decoded).sum()
+  error /= np.square(vectors - vectors.mean(axis=0)).sum()
+  ours = compression.relative_error(fit("pq:4x64", vectors), vectors)
+  assert ours <= 1.01 * error
