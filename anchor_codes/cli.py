@@ -1,17 +1,52 @@
-"""The command ``anchor-codes``: looks into the files of compact tables."""
+"""The command ``anchor-codes``: compresses tables and looks into them.
+
+Exit codes: 0 when all went well; 1 after one line on stderr when a file, a word
+or a request is not as it must be; 2 when the arguments make no sense.
+"""
 
 import argparse
-import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from anchor_codes import tables
+from absl import flags
+from absl.flags import argparse_flags
 
+from anchor_codes.commands import (
+  compress,
+  convert,
+  inspecting,
+  lookup,
+  neighbors,
+)
+
+_COMMANDS = (compress, inspecting, neighbors, lookup, convert)
 _EPILOG = """\
 examples:
-  anchor-codes info embedding.safetensors
-  anchor-codes lookup embedding.safetensors cat dog 17
+  anchor-codes compress glove.txt glove.safetensors --ratio 30
+  anchor-codes inspect glove.safetensors
+  anchor-codes neighbors glove.safetensors cat dog
+  anchor-codes lookup glove.safetensors cat --json
+  anchor-codes convert glove.safetensors glove.onnx
+
+anchor-codes COMMAND --help tells more. --flagfile=FILE reads arguments from a
+file. Exit codes: 0 done, 1 a file or a request is not as it must be, 2 wrong
+usage.
 """
+# What users can cause. Any other error is a bug, and keeps its traceback.
+_USER_ERRORS = (OSError, ValueError, LookupError, ImportError, MemoryError)
+
+
+class _Parser(argparse_flags.ArgumentParser):
+  """A parser of absl, for the commands too, with no flags but our own.
+
+  A program that calls :func:`main` may have flags of the same names.
+  """
+
+  def __init__(self, **options: Any) -> None:
+    options.setdefault("inherited_absl_flags", flags.FlagValues())
+    super().__init__(**options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,90 +56,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: The arguments, those of the process by default.
 
   Returns:
-    The exit code: 0, or 2 after one line on stderr that says what is wrong.
+    The exit code: 0, or 1 after one line on stderr that says what is wrong.
 
-  >>> main(["info", "no-such-file.safetensors"])
-  2
+  Raises:
+    SystemExit: With code 2 if the arguments are wrong, 0 after `--help`.
+
+  >>> main(["inspect", "no-such-file.safetensors"])
+  1
   """
-  args = _parser().parse_args(argv)
+  args = _parse(argv)
   try:
     for line in args.run(args):
       print(line)
-  except (OSError, ValueError, LookupError) as error:
-    # What users can cause. Any other error is a bug, and keeps its traceback.
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # Who reads has seen enough, as `head` does. The interpreter flushes once
+    # more at its end: to where it cannot fail.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except KeyboardInterrupt:
+    _complain("interrupted")
+    return 130  # As shells call a process that such a signal has ended.
+  except _USER_ERRORS as error:
     # A KeyError shows its message in quotes, but has it as it was written.
-    message = error.args[0] if isinstance(error, KeyError) else error
-    # Split and joined again: one line, however the message was broken.
-    print("anchor-codes:", *str(message).split(), file=sys.stderr)
-    return 2
+    shown = error.args[0] if isinstance(error, KeyError) else error
+    _complain(str(shown) or type(error).__name__)
+    return 1
   return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+def _complain(message: str) -> None:
+  # Split and joined again: one line, however the message was broken.
+  print("anchor-codes:", *message.split(), file=sys.stderr)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  parser = _Parser(
     prog="anchor-codes",
-    description="Looks into the file of a compact embedding table.",
+    description="Makes embedding tables smaller, and looks into the results.",
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
-  text = "Shows what a file holds, and verifies its checksums."
-  info = commands.add_parser("info", help=text, description=text)
-  text = "Prints vectors, one JSON object on each line."
-  lookup = commands.add_parser("lookup", help=text, description=text)
-  for command, run in ((info, _info), (lookup, _lookup)):
-    command.set_defaults(run=run)
-    command.add_argument("file", metavar="FILE", help="a .safetensors file")
-  lookup.add_argument(
-    "symbols",
-    metavar="SYMBOL_OR_ID",
-    nargs="+",
-    help="a word of the vocabulary, else the number of a row",
-  )
-  return parser
-
-
-def _info(args: argparse.Namespace) -> Iterator[str]:
-  table = tables.load(args.file, verify=True)
-  rows = {
-    "file": args.file,
-    **table.metadata,
-    "vocabulary": "no" if table.vocabulary is None else "yes",
-    "parameters": f"{table.num_params:,}",
-    "bits per row": f"{table.bits_per_row:,}",
-    "bytes": f"{table.nbytes:,}",
-    "dense bytes": f"{table.dense_bytes:,}",
-    "compression ratio": f"{table.compression_ratio:.2f}",
-    "checksums": "verified",
-  }
-  for name, value in rows.items():
-    yield f"{name.replace('_', ' '):18} {value}"
-  yield ""
-  yield f"{'tensor':18} {'dtype':8} {'shape':20} {'bytes':>14}"
-  for name, array in table.tensors.items():
-    shape = " x ".join(map(str, array.shape))
-    yield f"{name:18} {array.dtype.name:8} {shape:20} {array.nbytes:14,}"
-
-
-def _lookup(args: argparse.Namespace) -> Iterator[str]:
-  table = tables.load(args.file, verify=True)
-  ids = [_id_of(table, symbol) for symbol in args.symbols]
-  for symbol, i, vector in zip(
-    args.symbols, ids, table.lookup(ids), strict=True
-  ):
-    # The shortest digits that give the same float32.
-    values = [float(str(value)) for value in vector]
-    yield json.dumps({"symbol": symbol, "id": i, "vector": values})
-
-
-def _id_of(table: tables.Table, symbol: str) -> int:
-  """Finds a word of the vocabulary; a number that is no word is an id."""
-  known = table.vocabulary is not None and symbol in table.vocabulary
-  # A negative number is let through for the lookup to refuse it as an id;
-  # "no such word" would mislead.
-  if not known and symbol.removeprefix("-").isdecimal():
-    return int(symbol)
-  return int(table.ids_of([symbol])[0])
+  for command in _COMMANDS:
+    command.add(commands)
+  try:
+    return parser.parse_args(argv)
+  except flags.Error as error:  # Of a file of flags.
+    parser.error(str(error))
 
 
 if __name__ == "__main__":
