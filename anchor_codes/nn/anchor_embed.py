@@ -8,12 +8,12 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables
-from anchor_codes.nn import base
+from anchor_codes.nn import base, table_parts
 from anchor_codes.ops import anchor_starts, indexing
 from anchor_codes.ops import anchors as anchor_ops
 
 
-class AnchorEmbed(base.CompactEmbed):
+class AnchorEmbed(table_parts.FromAnchors, base.CompactEmbed):
   r"""Embeds symbols as sparse, non-negative mixtures of a few anchors.
 
   Definition (Liang et al., 2021): :math:`e_i = \sum_k T_{ik} A_k`. The paper

@@ -8,12 +8,12 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
-from anchor_codes.nn import base
+from anchor_codes.nn import base, table_parts
 from anchor_codes.ops import anchors as anchor_ops
 from anchor_codes.ops import buckets
 
 
-class LowRankEmbed(base.CompactEmbed):
+class LowRankEmbed(table_parts.FromFactors, base.CompactEmbed):
   r"""Embeds symbols by a product of two factors, :math:`E = P R`.
 
   Parameters: `projection` [rank, features]; the rows are `factors`

@@ -8,7 +8,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from anchor_codes import tables, typing
-from anchor_codes.nn import base
+from anchor_codes.nn import base, table_parts
 from anchor_codes.ops import codes as code_ops
 from anchor_codes.ops import compositions, indexing, reclustering
 from anchor_codes.ops import given_codes as given
@@ -23,7 +23,7 @@ class FixedCode(nnx.Variable):
   """
 
 
-class FixedCodeEmbed(base.CompactEmbed):
+class FixedCodeEmbed(table_parts.FromGivenCodes, base.CompactEmbed):
   r"""Embeds symbols by given codes; only what they share is trained.
 
   Definition: :math:`e_i = f(W^1[c_i^1], \dots, W^D[c_i^D])` for codes :math:`c`

@@ -8,7 +8,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from anchor_codes import tables, typing
-from anchor_codes.nn import base, centroid_norm, output_norm
+from anchor_codes.nn import base, centroid_norm, output_norm, table_parts
 from anchor_codes.nn import temperature as tempering
 from anchor_codes.ops import codes as code_ops
 from anchor_codes.ops import (
@@ -25,7 +25,7 @@ from anchor_codes.ops import (
 RELAXATIONS = ("softmax", "gumbel")
 
 
-class KDEmbed(base.CompactEmbed):
+class KDEmbed(table_parts.FromCodes, base.CompactEmbed):
   r"""Embeds symbols by short discrete codes that are learned with the task.
 
   Definition (Chen et al., 2018): :math:`e_i = f(W^1[c_i^1], \dots, W^D[c_i^D])`
