@@ -75,6 +75,7 @@ def test_writes_the_table_and_says_what_was_tried(
     "metric": "error",
     "recipe": "auto",
     "weights": None,
+    "num_hot": 0,
     "seed": 0,
     "progress": None,
   }
@@ -85,11 +86,12 @@ def test_options_are_passed_on(source, tmp_path, calls, capsys):
   np.save(weights, np.array([3, 2, 1]))
   out = tmp_path / "small.safetensors"
   options = ["--budget=30", "--metric=neighbors", "--recipe=int8", "--seed=7"]
+  options.append("--hot=1")
   code, _, err = run(capsys, source, out, *options, "--weights", weights)
   assert (code, err) == (0, "")
   (call,) = calls
   assert (call["budget"], call["metric"]) == (30, "neighbors")
-  assert (call["recipe"], call["seed"]) == ("int8", 7)
+  assert (call["recipe"], call["seed"], call["num_hot"]) == ("int8", 7, 1)
   np.testing.assert_array_equal(call["weights"], [3, 2, 1])
 
 
@@ -151,14 +153,14 @@ def test_weights_are_one_number_a_row(weights, source, tmp_path, calls, capsys):
   assert not out.exists()
 
 
-def test_bfloat16_is_widened(tmp_path, calls, capsys):
+def test_bfloat16_is_not_copied(tmp_path, calls, capsys):
   import ml_dtypes
 
   saved = pytest.importorskip("safetensors.numpy")
   source, out = tmp_path / "model.safetensors", tmp_path / "small.safetensors"
   saved.save_file({"embed": VECTORS.astype(ml_dtypes.bfloat16)}, source)
   assert run(capsys, source, out, "--ratio", "2")[0] == 0
-  assert calls[0]["matrix"].dtype == np.float32
+  assert calls[0]["matrix"].dtype == ml_dtypes.bfloat16
   np.testing.assert_array_equal(calls[0]["matrix"], VECTORS)
 
 

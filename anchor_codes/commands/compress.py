@@ -49,6 +49,13 @@ def add(commands: "common.Commands") -> None:
     "--weights", metavar="FILE.npy", help="how much each row counts"
   )
   command.add_argument(
+    "--hot",
+    type=int,
+    default=0,
+    metavar="N",
+    help="keep the N rows of the largest weights, or the first N, as they are",
+  )
+  command.add_argument(
     "--seed", type=int, default=0, help="of all random choices (default: 0)"
   )
 
@@ -84,6 +91,7 @@ def run(args: argparse.Namespace) -> Iterator[str]:
       recipe=args.recipe,
       vocabulary=vocabulary,
       weights=_weights(args.weights, size),
+      num_hot=args.hot,
       seed=args.seed,
       progress=report,
     )

@@ -39,6 +39,7 @@ def compress(
   recipe: str = "auto",
   vocabulary: Sequence[str] | None = None,
   weights: Any = None,
+  num_hot: int = 0,
   seed: int = 0,
   progress: Progress | None = None,
 ) -> Compressed:
@@ -59,11 +60,15 @@ def compress(
       function of a table and the float32 matrix of its rows that returns more
       for better tables.
     recipe: 'auto', a family ('scalars', 'low_rank', 'pq', 'opq', 'rq',
-      'anchors', 'norm+pq', 'norm+opq', 'anchors+opq') of which the best sizes
-      are taken, or a recipe with sizes as in the report, 'opq:20x256x5'.
+      'anchors', 'nonnegative_anchors', 'norm+pq', 'norm+opq', 'anchors+opq')
+      of which the best sizes are taken, or a recipe with sizes as in the
+      report, 'opq:20x256x5'.
     vocabulary: One different string for each row, or None.
     weights: How much the error of each row counts, non-negative
       [num_embeddings], such as frequencies; None for all alike.
+    num_hot: So many rows are kept as they are, in float32: those of the largest
+      weights, without weights the first ones. The rest of the budget is for
+      the others.
     seed: Of all that is drawn: equal seeds give equal tables.
     progress: Called after each trial.
 
@@ -81,24 +86,27 @@ def compress(
   """
   begin = time.perf_counter()
   job = _Job.of(matrix, budget, metric, weights, seed)
-  candidates = job.candidates(recipe)
-  trials = job.trials(candidates, progress or _silent)
+  cold, tiers = job.split(num_hot)
+  candidates = cold.candidates(recipe)
+  trials = cold.trials(candidates, progress or _silent)
   best = max(range(len(trials)), key=lambda i: job.score(trials[i].quality))
-  table = job.final(candidates[best], best)
+  table = tiers(cold.final(candidates[best], best))
   measured = job.measure(table, job.matrix, job.weights)
   names = None if vocabulary is None else tuple(vocabulary)
   table = dataclasses.replace(
     table, vocabulary=names, quality=json.dumps(measured)
   )
-  ordered = sorted(
-    (dataclasses.replace(t, chosen=i == best) for i, t in enumerate(trials)),
-    key=lambda trial: -job.score(trial.quality),
+  marked = (
+    dataclasses.replace(
+      trial, chosen=i == best, nbytes=trial.nbytes + budget - cold.budget
+    )
+    for i, trial in enumerate(trials)
   )
   report = Report(
     job.metric_name,
     budget,
     accounting.dense_bytes(*job.matrix.shape),
-    tuple(ordered),
+    tuple(sorted(marked, key=lambda trial: -job.score(trial.quality))),
     measured,
     time.perf_counter() - begin,
   )
@@ -143,6 +151,44 @@ class _Job:
     """The name of the metric in reports."""
     return self.metric if isinstance(self.metric, str) else "metric"
 
+  def split(
+    self, num_hot: int
+  ) -> tuple["_Job", Callable[[tables.Table], tables.Table]]:
+    """Sets rows apart that are kept as they are.
+
+    Returns:
+      The job of the other rows, and what adds the hot ones to its table.
+
+    Raises:
+      ValueError: If there are not so many rows, or no budget for them.
+    """
+    check_at_least("num_hot", num_hot, 0)
+    if not num_hot:
+      return self, lambda table: table
+    size = len(self.matrix)
+    ids = np.arange(num_hot)
+    if self.weights is not None:
+      ids = np.sort(np.argsort(-self.weights, kind="stable")[:num_hot])
+    is_first = np.array_equal(ids, np.arange(num_hot))
+    hot_ids = None if is_first else ids.astype(accounting.index_dtype(size))
+    hot = tables.DenseTable(self.matrix[ids].astype(np.float32))
+    used = hot.nbytes + (0 if hot_ids is None else hot_ids.nbytes)
+    if num_hot >= size or used >= self.budget:
+      raise ValueError(
+        f"`num_hot` must be less than {size} rows that fit {self.budget} "
+        f"bytes, got {num_hot}, which take {used}."
+      )
+    rest: Any = slice(num_hot, None)  # A view of a memory map.
+    if hot_ids is not None:
+      rest = np.setdiff1d(np.arange(size), ids)
+    cold = dataclasses.replace(
+      self,
+      matrix=self.matrix[rest],
+      weights=None if self.weights is None else self.weights[rest],
+      budget=self.budget - used,
+    )
+    return cold, lambda table: tables.TieredTable(hot, table, hot_ids=hot_ids)
+
   @functools.cached_property
   def rows(self) -> np.ndarray:
     """All rows in the order in which they are drawn."""
@@ -174,7 +220,7 @@ class _Job:
     """
     families = [recipe] if recipe in proposals.FAMILIES else []
     if recipe == "auto":
-      families = list(proposals.FAMILIES)
+      families = list(proposals.AUTO)
     sizes = self.matrix.shape
     found = [
       candidate

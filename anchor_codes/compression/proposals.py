@@ -1,5 +1,6 @@
 """Which sizes of a recipe are worth a try under a byte budget."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -117,10 +118,12 @@ def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
           yield recipe
 
 
-def _anchors(room: _Room, points: Points) -> Iterator[Recipe]:
+def _anchors(
+  room: _Room, points: Points, *, kind: type[recipes.Anchors] = recipes.Anchors
+) -> Iterator[Recipe]:
   for number in (256, 1024):
     if number <= room.num_embeddings // 4:
-      make = lambda count, number=number: recipes.Anchors(number, count)
+      make = lambda count, number=number: kind(number, count)
       yield from room.largest(make, min(points.features, 32))
 
 
@@ -151,8 +154,14 @@ FAMILIES: dict[str, Callable[..., Iterator[Recipe] | list[Recipe]]] = {
   "norm+pq": _normed_product,
   "norm+opq": _normed,
   "anchors+opq": _anchors_and_codes,
+  "nonnegative_anchors": functools.partial(
+    _anchors, kind=recipes.NonNegativeAnchors
+  ),
 }
 """Sizes to try, for each family of recipes by its name."""
+
+AUTO = tuple(name for name in FAMILIES if name != "nonnegative_anchors")
+"""Families that 'auto' tries: without those that others contain."""
 
 
 def expected_error(recipe: recipes.RotatedCodes, points: Points) -> float:

@@ -159,7 +159,7 @@ class Anchors:
   num_nonzeros: int
 
   def __str__(self) -> str:
-    return f"anchors:{self.num_anchors}x{self.num_nonzeros}"
+    return f"{self.family}:{self.num_anchors}x{self.num_nonzeros}"
 
   def nbytes(self, num_embeddings: int, features: int) -> int:
     """Returns the bytes of indices, weights, scales and anchors."""
@@ -172,6 +172,19 @@ class Anchors:
   def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
     """Fits anchors and rows in turns."""
     return sparse_coding.fit_anchors(rng, points, **vars(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class NonNegativeAnchors(Anchors):
+  """Anchors whose weights are not negative, as those of the paper."""
+
+  family: ClassVar[str] = "nonnegative_anchors"
+
+  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+    """Fits anchors and rows in turns."""
+    return sparse_coding.fit_anchors(
+      rng, points, non_negative=True, **vars(self)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,8 +239,9 @@ def parse(text: str) -> Recipe:
   Args:
     text: As `str` of a recipe writes it: 'float16', 'int8', 'int4', 'int2',
       'low_rank:RANKxBITS', 'pq:LENGTHxSIZE', 'opq:LENGTHxSIZExWIDTH',
-      'rq:LENGTHxSIZExRANK', 'anchors:ANCHORSxNONZEROS'; 'norm+' and one of
-      these; or two of these with '+' between.
+      'rq:LENGTHxSIZExRANK', 'anchors:ANCHORSxNONZEROS' or
+      'nonnegative_anchors:ANCHORSxNONZEROS'; 'norm+' and one of these; or two
+      of these with '+' between.
 
   Raises:
     ValueError: If the text is none of these.
@@ -259,7 +273,14 @@ def parse(text: str) -> Recipe:
 
 _KINDS: dict[str, Any] = {
   kind.family: kind
-  for kind in (LowRank, ProductCodes, RotatedCodes, AdditiveCodes, Anchors)
+  for kind in (
+    LowRank,
+    ProductCodes,
+    RotatedCodes,
+    AdditiveCodes,
+    Anchors,
+    NonNegativeAnchors,
+  )
 }
 
 

@@ -62,11 +62,11 @@ def write(
     matrix.check_vectors(vectors)
   if vocabulary is not None:
     vocabulary = matrix.check_words(vocabulary, _shape(vectors)[0])
-  _WRITERS[suffix](os.path.realpath(path), vectors, vocabulary)
+  _WRITERS[suffix](path, vectors, vocabulary)
 
 
 def _write_npy(
-  path: str,
+  path: str | os.PathLike,
   vectors: tables.Table | np.ndarray,
   vocabulary: Sequence[str] | None,
 ) -> None:
@@ -89,11 +89,11 @@ def _write_npy(
     for block in blocks:
       yield block.tobytes()
 
-  storage._write_atomically(path, blobs())
+  storage.write_atomically(path, blobs())
 
 
 def _write_text(
-  path: str,
+  path: str | os.PathLike,
   vectors: tables.Table | np.ndarray,
   vocabulary: Sequence[str] | None,
 ) -> None:
@@ -112,11 +112,11 @@ def _write_text(
       yield "".join(line % (word, *row) for word, row in rows).encode()
       start += len(block)
 
-  storage._write_atomically(path, blobs())
+  storage.write_atomically(path, blobs())
 
 
 def _write_table(
-  path: str,
+  path: str | os.PathLike,
   vectors: tables.Table | np.ndarray,
   vocabulary: Sequence[str] | None,
 ) -> None:

@@ -117,7 +117,7 @@ def export_jax(
   program = export.export(lookup, platforms=tuple(platforms))(ids)
   content = bytes(program.serialize())
   digest = hashlib.sha256(content).digest()
-  storage._write_atomically(os.path.realpath(path), [content, digest, _MAGIC])
+  storage.write_atomically(path, [content, digest, _MAGIC])
 
 
 def load_exported(path: str | os.PathLike) -> ExportedLookup:

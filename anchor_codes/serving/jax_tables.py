@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from anchor_codes import tables
 from anchor_codes.serving import jax_base, jax_kinds
-from anchor_codes.tables import parts, rounding
+from anchor_codes.tables import parts, rounding, scaled_table
 from anchor_codes.typing import check_choice
 
 _NETWORK = ("kernels", "biases", "states")
@@ -129,7 +129,7 @@ def _projected(table: tables.ProjectedTable, outside: str) -> jax_base.JaxTable:
 def _scaled(table: tables.ScaledTable, outside: str) -> jax_base.JaxTable:
   levels = None
   if table.norm_range is not None:
-    levels = jnp.asarray(parts.norm_levels(table.norm_range))
+    levels = jnp.asarray(scaled_table.norm_levels(table.norm_range))
   return jax_kinds.JaxScaledTable(
     inner=_convert(table.inner, outside),
     norms=_array(table.norms),

@@ -58,7 +58,7 @@ def export_onnx(table: tables.Table, path: str | os.PathLike) -> None:
   model = _make_model(onnx, table)
   onnx.checker.check_model(model)
   content = model.SerializeToString()
-  storage._write_atomically(os.path.realpath(path), [content])
+  storage.write_atomically(path, [content])
 
 
 def _make_model(onnx: Any, table: tables.Table) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from anchor_codes import bits, tables
-from anchor_codes.tables import parts, rounding
+from anchor_codes.tables import parts, rounding, scaled_table
 from anchor_codes.typing import num_code_bits
 
 _TYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 6, np.dtype(np.int64): 7}
@@ -158,7 +158,7 @@ def _projected(table: tables.ProjectedTable, graph: Graph, ids: str) -> str:
 def _scaled(table: tables.ScaledTable, graph: Graph, ids: str) -> str:
   norms = graph.gather(table.norms, ids)
   if table.norm_range is not None:
-    levels = parts.norm_levels(table.norm_range)
+    levels = scaled_table.norm_levels(table.norm_range)
     norms = graph.gather(levels, graph.cast(norms, np.int32))
   norms = graph.reshape(graph.cast(norms, np.float32), -1, 1)
   return graph.add("Mul", norms, compose(table.inner, graph, ids))

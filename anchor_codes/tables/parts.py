@@ -39,24 +39,6 @@ def to_float(array: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
   return floats * scales.astype(np.float32).reshape(-1, *[1] * (array.ndim - 1))
 
 
-def norm_levels(norm_range: np.ndarray) -> np.ndarray:
-  """Returns the norm for each level that a `ScaledTable` may keep.
-
-  Args:
-    norm_range: The first logarithm and the step, float32 [2].
-
-  Returns:
-    float32 [256]; the level 0 stands for 0.
-
-  >>> print(norm_levels(np.log(np.float32([1, 1.1])))[:4].round(4))
-  [0.    1.1   1.21  1.331]
-  """
-  first, step = norm_range.astype(np.float32)
-  levels = np.exp(first + step * np.arange(256, dtype=np.float32))
-  levels[0] = 0
-  return levels
-
-
 def anchor_slots(table: AnchorTable) -> Slots:
   """Returns the slots of an anchor table, made out of masks if need be.
 

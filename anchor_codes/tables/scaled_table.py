@@ -113,10 +113,7 @@ class ScaledTable(Composite):
     """Returns the norms of some rows, float32 [size, 1]."""
     norms = self.norms[ids]
     if self.norm_range is not None:
-      first, step = self.norm_range.astype(np.float32)
-      levels = np.exp(first + step * np.arange(256, dtype=np.float32))
-      levels[0] = 0
-      norms = levels.take(norms)
+      norms = norm_levels(self.norm_range).take(norms)
     return norms.astype(np.float32, copy=False)[:, None]
 
   def _compose(self, ids: np.ndarray) -> np.ndarray:
@@ -144,6 +141,24 @@ class ScaledTable(Composite):
     else:
       norms = checks.cast("norms", norms, self.norms.dtype.name)
     return self._replace(inner=inner, norms=norms)
+
+
+def norm_levels(norm_range: np.ndarray) -> np.ndarray:
+  """Returns the norm for each level that a `ScaledTable` may keep.
+
+  Args:
+    norm_range: The first logarithm and the step, float32 [2].
+
+  Returns:
+    float32 [256]; the level 0 stands for 0.
+
+  >>> print(norm_levels(np.log(np.float32([1, 1.1])))[:4].round(4))
+  [0.    1.1   1.21  1.331]
+  """
+  first, step = norm_range.astype(np.float32)
+  levels = np.exp(first + step * np.arange(256, dtype=np.float32))
+  levels[0] = 0
+  return levels
 
 
 def _levels(norms: np.ndarray, norm_range: np.ndarray) -> np.ndarray:

@@ -90,8 +90,7 @@ def write(
   header = _canonical({**entries, _METADATA: metadata})
   header += b" " * (-len(header) % 8)  # Aligns the tensors.
   blobs = (struct.pack("<Q", len(header)), header, *arrays.values())
-  # The file behind a symbolic link: the link itself would be replaced.
-  _write_atomically(os.path.realpath(path), blobs)
+  write_atomically(path, blobs)
 
 
 def read(
@@ -169,7 +168,19 @@ def _header_hash(
   return hashlib.sha256(_canonical([entries, rest])).hexdigest()
 
 
-def _write_atomically(path: str, blobs: Iterable[Any]) -> None:
+def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
+  """Writes bytes so that any reader sees the old file or the new one.
+
+  Args:
+    path: Where to write. A symbolic link is followed.
+    blobs: Bytes, or arrays of them, in order.
+
+  Raises:
+    OSError: If the file cannot be written. The old file stays then, and no
+      temporary one.
+  """
+  # The file behind a symbolic link: the link itself would be replaced.
+  path = os.path.realpath(path)
   # In the same folder, hence on the same file system.
   folder = pathlib.Path(path).parent
   # Two processes that write the same file must not share the temporary one.

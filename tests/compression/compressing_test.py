@@ -116,6 +116,22 @@ def test_other_floats(dtype):
   assert found.report.quality["error"] < 0.5
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_hot_rows_are_kept_as_they_are(weighted):
+  weights = np.arange(V) % 50.0
+  found = compression.compress(
+    matrix(),
+    budget=3_000,
+    recipe="pq",
+    num_hot=8,
+    weights=weights if weighted else None,
+  )
+  hot = np.arange(49, V, 50) if weighted else np.arange(8)
+  np.testing.assert_array_equal(found.table.lookup(hot), matrix()[hot])
+  assert found.table.nbytes == found.report.chosen.nbytes <= 3_000
+  assert found.report.quality["error"] < 0.5
+
+
 def test_one_row():
   found = compression.compress(matrix(1), budget=100)
   np.testing.assert_allclose(found.table.to_dense(), matrix(1), rtol=1e-2)
@@ -134,6 +150,9 @@ def test_one_row():
     (matrix(), {"recipe": "opq:8x256x4", "budget": 99}, "must be larger"),
     (matrix(), {"recipe": "best"}, "'best' is not a recipe"),
     (matrix(), {"metric": "mse"}, "`metric` must be one of 'error'"),
+    (matrix(), {"num_hot": -1}, "`num_hot` must be at least 0"),
+    (matrix(), {"num_hot": V}, "`num_hot` must be less than 400 rows"),
+    (matrix(), {"num_hot": 300}, "which take 9600"),
     (matrix(), {"weights": np.ones(3)}, r"`weights` must be 400 finite"),
     (matrix(), {"weights": -np.ones(V)}, "at least 0"),
     (matrix(), {"weights": np.zeros(V)}, "not all of them 0"),

@@ -21,6 +21,7 @@ NAMES = (
   "rq:3x16x12",
   "rq:3x16x6",
   "anchors:20x3",
+  "nonnegative_anchors:20x3",
   "norm+pq:4x16",
   "norm+opq:3x16x4",
   "anchors:20x1+opq:3x16x4",
@@ -72,6 +73,12 @@ def test_rows_that_were_not_fitted_are_about_as_good(name, fitted):
 def test_equal_seeds_give_equal_tables(name, fitted):
   again = fit(name, matrix())
   np.testing.assert_array_equal(again.to_dense(), fitted[name].to_dense())
+
+
+def test_weights_of_non_negative_anchors(fitted):
+  table = fitted["nonnegative_anchors:20x3"]
+  assert (table.weights >= 0).all()
+  assert (fitted["anchors:20x3"].weights < 0).any()
 
 
 def test_which_recipes_are_better(fitted):
