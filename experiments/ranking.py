@@ -40,12 +40,8 @@ class RankingTrainer(recommender_trainer.Trainer):
   ) -> row_trainer.Selection:
     """Leaves only the users and items of a batch."""
     users, liked, others = batch
-    user_key, item_key, drop_key = jax.random.split(key, 3)
-    users = self.share("users", users, user_key)
-    liked = self.share("items", liked, item_key)
-    items = jnp.stack([liked, others])
-    ids, positions = self.take_all(model, users, items)
-    change = self.dropout(drop_key)
+    ids, positions = self.take_all(model, users, jnp.stack([liked, others]))
+    change = self.dropout(jax.random.fold_in(key, 0))
 
     def loss(model: Any) -> tuple[Array, Any]:
       value, plain = model.ranking_loss(

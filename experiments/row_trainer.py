@@ -127,6 +127,20 @@ class RowTrainer(abc.ABC):
       key: Source of the randomness of the step.
     """
 
+  def prepare(self, state: TrainState, batches: Any) -> Any:
+    """Returns the batches of a chunk as its steps get them.
+
+    Args:
+      state: The state before the first step.
+      batches: What the chunk is given, [steps, batch, ...].
+    """
+    del state
+    return batches
+
+  def step_key(self, step: Any) -> Array:
+    """Returns the source of the randomness of a step."""
+    return jax.random.fold_in(jax.random.key(self.seed), step)
+
   def initial_carry(self, model: Any) -> Any:
     """Returns what the first batch gets from the one before it."""
     del model
@@ -205,7 +219,7 @@ class RowTrainer(abc.ABC):
     self, state: TrainState, batch: Any
   ) -> tuple[TrainState, dict[str, Array]]:
     """Takes one step on a global batch."""
-    key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+    key = self.step_key(state.step)
     model = self.model_of(state)
     ids, selected, loss = self.select(self.model_of(state), batch, state, key)
     selected_def, rows, given, params, stats = nnx.split(

@@ -60,7 +60,10 @@ class TrainingRun(abc.ABC):
     """Takes the steps of a trainer from now on."""
     self.trainer = trainer
     self.chunk = training.compile_chunk(
-      trainer.step, self.mesh, state_specs=row_trainer.STATE_SPECS
+      trainer.step,
+      self.mesh,
+      prepare=trainer.prepare,
+      state_specs=row_trainer.STATE_SPECS,
     )
 
   @abc.abstractmethod

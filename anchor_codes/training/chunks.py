@@ -154,6 +154,7 @@ def compile_chunk(
   step: Step,
   mesh: Mesh,
   *,
+  prepare: Callable[[Any, Any], Any] | None = None,
   state_specs: PyTree = REPLICATED,
   batch_specs: PyTree = SPLIT_BATCHES,
 ) -> Chunk:
@@ -164,6 +165,9 @@ def compile_chunk(
       global batch; the state keeps its shapes and types. It is compiled at the
       first call, and again whenever shapes change between chunks.
     mesh: The devices, see :func:`data_mesh`.
+    prepare: From the state before the first step and all batches to the batches
+      that the steps get. What takes many small operations, such as random
+      changes of ids, costs less for all steps at once.
     state_specs: How the state is split: a pytree of partition specs that is a
       prefix of the state. By default every device has all of it. The state of
       a recurrent network, say, goes with the batch:
@@ -186,8 +190,12 @@ def compile_chunk(
   def place(specs: PyTree) -> PyTree:
     return _map_specs(lambda spec: NamedSharding(mesh, spec), specs)
 
+  def run(state: Any, batches: Any) -> tuple[Any, Any]:
+    prepared = batches if prepare is None else prepare(state, batches)
+    return jax.lax.scan(step, state, prepared)
+
   program = jax.jit(
-    lambda state, batches: jax.lax.scan(step, state, batches),
+    run,
     # The new state takes the memory of the old one, which is not read again.
     donate_argnums=0,
     in_shardings=(place(state_specs), place(batch_specs)),

@@ -60,7 +60,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "max_tokens": 4_000}
 
 
 _SHARED_RATES = grid("shared_learning_rate", 0.1, 0.3, 1.0, 3.0)
-_LOGIT_RATES = grid("row_learning_rate", 0.003, 0.01, 0.03, 0.1)
+_LOGIT_RATES = grid("row_learning_rate", 0.001, 0.003, 0.01, 0.03)
 _ANCHORS = {
   "embedding": "anchors",
   "num_anchors": 200,

@@ -100,6 +100,7 @@ def run_steps(trainer: row_trainer.RowTrainer, batches: Any) -> Chunk:
   program = training.compile_chunk(
     trainer.step,
     training.data_mesh(jax.devices()[:1]),
+    prepare=trainer.prepare,
     state_specs=row_trainer.STATE_SPECS,
   )
   kept = [program.put_state(state)]

@@ -199,8 +199,23 @@ def looked_up(trainer, batch):
   """Returns the users and items that the loss of a batch looks up."""
   state = trainer.init()
   model, key = trainer.model_of(state), jax.random.key(0)
-  trainer.select(model, tuple(map(jnp.asarray, batch)), state, key)
+  chunk = trainer.prepare(state, tuple(jnp.asarray(a)[None] for a in batch))
+  trainer.select(model, tuple(a[0] for a in chunk), state, key)
   return trainer.seen
+
+
+def test_steps_exchange_alike_in_chunks_of_any_length():
+  trainer = make_trainer(sharing="se", sharing_rate=0.5)
+  state = trainer.init()
+  batches = [jnp.tile(jnp.asarray(a), (3, 1)) for a in (USERS, ITEMS, RATINGS)]
+  users, items, ratings = trainer.prepare(state, batches)
+  np.testing.assert_array_equal(ratings, batches[2])
+  later = state._replace(step=state.step + 2)
+  last = trainer.prepare(later, [a[2:] for a in batches])
+  np.testing.assert_array_equal(last[0], users[2:])
+  np.testing.assert_array_equal(last[1], items[2:])
+  assert len(np.unique(users, axis=0)) > 1
+  assert make_trainer().prepare(state, batches) is batches
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def steps(trainer, batches, state=None):
   state = trainer.init() if state is None else state
   states = []
   for batch in batches:
-    state, metrics = step(state, batch)
+    chunk = trainer.prepare(state, tuple(jnp.asarray(a)[None] for a in batch))
+    state, metrics = step(state, tuple(a[0] for a in chunk))
     states.append((state, metrics))
   return states
 

@@ -356,3 +356,22 @@ def test_data_mesh_takes_all_devices():
   assert mesh.axis_names == ("data",)
   assert mesh.axis_types == (AxisType.Auto,)
   assert training.data_mesh(jax.devices()[1:3]).size == 2
+
+
+def test_batches_are_prepared_for_all_steps_at_once():
+  seen = []
+
+  def step(total, batch):
+    return total + batch.sum(), {"sum": batch.sum()}
+
+  def prepare(total, batches):
+    seen.append(batches.shape)
+    return batches * 10 + total
+
+  chunk = training.compile_chunk(step, training.data_mesh(), prepare=prepare)
+  batches = np.arange(8, dtype=np.float32).reshape(2, 4)
+  for _ in range(2):
+    total, metrics = chunk(np.float32(1), batches)
+  np.testing.assert_array_equal(metrics["sum"], [64, 224])
+  assert total == 289
+  assert seen == [(2, 4)]  # One trace.
