@@ -1,10 +1,10 @@
 """Trains a language model with any embedding, and measures what it costs."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
-import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments import (
   language_model_trainer,
   reporting,
   row_trainer,
+  stored_tables,
   training_run,
 )
 from experiments.datasets import language_model as datasets
@@ -206,20 +207,9 @@ class Run(training_run.TrainingRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Measures the trained model, and writes the table and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If the file does not give back what was trained.
-    """
+    """Measures the trained model, and writes the table and the result."""
     model = self.trainer.model_of(state)
-    table = training_run.store_embedding(
+    table = stored_tables.store_embedding(
       model.embed,
       self.config,
       self.workdir / "embedding.safetensors",
@@ -245,31 +235,7 @@ def special_ids(vocabulary: Sequence[str]) -> list[int]:
   return [i for i, word in enumerate(vocabulary) if word in marks]
 
 
-def train_and_evaluate(
-  config: LanguageModelConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: text.TextDataset | None = None,
-  mesh: Mesh | None = None,
-) -> reporting.RunResult:
-  """Trains a language model and leaves its results in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the results, checkpoints and the table.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The text, where it is loaded already.
-    mesh: Devices to train on, all by default.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range.
-    FileNotFoundError: If the data are not there.
-  """
-  begin = time.perf_counter()
-  run = Run(config, workdir, data=data, mesh=mesh)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Trains a language model and leaves its results in a folder."""

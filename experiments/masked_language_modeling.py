@@ -4,10 +4,10 @@ What it leaves, a classifier starts from; see :mod:`experiments.pretrained`.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
-import time
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,6 +20,7 @@ from experiments import (
   pretrained,
   reporting,
   row_trainer,
+  stored_tables,
   training_run,
   transformer_options,
 )
@@ -162,20 +163,9 @@ class Run(best_epoch.BestEpochRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Writes all weights of the best model, its table, and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If the file does not give back what was trained.
-    """
+    """Writes all weights of the best model, its table, and the result."""
     model = self.trainer.model_of(self.best_of(state))
-    table = training_run.store_embedding(
+    table = stored_tables.store_embedding(
       model.embed,
       self.config,
       self.workdir / "embedding.safetensors",
@@ -194,32 +184,7 @@ class Run(best_epoch.BestEpochRun):
     )
 
 
-def train_and_evaluate(
-  config: MaskedLanguageConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: datasets.ClassificationDataset | None = None,
-  mesh: Mesh | None = None,
-) -> reporting.RunResult:
-  """Pre-trains a transformer and leaves its weights in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the weights, the results and checkpoints.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The texts, where they are loaded already.
-    mesh: Devices to train on, all by default.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range, or the texts are not as they
-      must be.
-    FileNotFoundError: If the data, or weights to start from, are not there.
-  """
-  begin = time.perf_counter()
-  run = Run(config, workdir, data=data, mesh=mesh)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Pre-trains a transformer and leaves its weights in a folder."""

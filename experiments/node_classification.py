@@ -1,10 +1,10 @@
 """Trains a graph network with any embedding of words in its first layer."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from experiments import (
   optimizers,
   reporting,
   row_trainer,
+  stored_tables,
   training_run,
 )
 from experiments.datasets import node_features, node_graphs
@@ -320,20 +321,9 @@ class Run(best_epoch.BestEpochRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Measures the best model, and writes the table and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If the file does not give back what was trained.
-    """
+    """Measures the best model, and writes the table and the result."""
     model = self.trainer.model_of(self.best_of(state))
-    table = training_run.store_embedding(
+    table = stored_tables.store_embedding(
       model.embed, self.config, self.workdir / "embedding.safetensors"
     )
     state = self.put_state(self.trainer.replace_model(state, model))
@@ -360,30 +350,7 @@ def check_config(config: NodeClassificationConfig) -> None:
     raise ValueError(f"`l2` must be finite and not negative, got {config.l2}.")
 
 
-def train_and_evaluate(
-  config: NodeClassificationConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: node_graphs.NodeGraph | None = None,
-) -> reporting.RunResult:
-  """Trains a graph network and leaves its results in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the results, checkpoints and the table.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The graph, where it is loaded already.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range, or the graph is not as it
-      must be.
-    FileNotFoundError: If the data are not there.
-  """
-  begin = time.perf_counter()
-  run = Run(config, workdir, data=data)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Trains a graph network and leaves its results in a folder."""

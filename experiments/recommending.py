@@ -1,10 +1,10 @@
 """Trains a recommender with any embeddings, and measures what it costs."""
 
+import functools
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from experiments import (
   recommender_trainer,
   reporting,
   row_trainer,
+  stored_tables,
   training_run,
 )
 from experiments.datasets import movies, relations
@@ -289,24 +290,13 @@ class Run(best_epoch.BestEpochRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Measures the best model, and writes the tables and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If a file does not give back what was trained.
-    """
+    """Measures the best model, and writes the tables and the result."""
     state = self.final_state(state)
     model = self.trainer.model_of(state)
     options = recommender_options.table_options(self.config)
     names = self.symbols()
     artefacts = [
-      training_run.store_embedding(
+      stored_tables.store_embedding(
         getattr(model, name),
         options[name],
         self.workdir / f"{name}.safetensors",
@@ -357,34 +347,7 @@ class Run(best_epoch.BestEpochRun):
     }
 
 
-def train_and_evaluate(
-  config: RecommenderConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: datasets.Ratings | None = None,
-  mesh: Mesh | None = None,
-  run_type: Callable[..., Run] = Run,
-) -> reporting.RunResult:
-  """Trains a recommender and leaves its results in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the results, checkpoints and the tables.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The ratings, where they are loaded already.
-    mesh: Devices to train on, all by default.
-    run_type: What makes the run; `nonparametric.NonparametricRun` for a rule.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range, or the ratings are not as
-      they must be.
-    FileNotFoundError: If the data are not there.
-  """
-  begin = time.perf_counter()
-  run = run_type(config, workdir, data=data, mesh=mesh)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Trains a recommender and leaves its results in a folder."""

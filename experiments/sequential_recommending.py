@@ -1,5 +1,6 @@
 """Trains a sequential recommender, and measures what it costs."""
 
+import functools
 import os
 import pathlib
 import time
@@ -22,6 +23,7 @@ from experiments import (
   sequential_graphs,
   sequential_options,
   sequential_trainer,
+  stored_tables,
   training_run,
 )
 from experiments.datasets import sequences as datasets
@@ -139,22 +141,11 @@ class Run(best_epoch.BestEpochRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Measures the best model, and writes the tables and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If a file does not give back what was trained.
-    """
+    """Measures the best model, and writes the tables and the result."""
     state = self.best_of(state)
     model = self.trainer.model_of(state)
     artefacts = {
-      name: training_run.store_embedding(
+      name: stored_tables.store_embedding(
         getattr(model, name),
         options,
         self.workdir / f"{name}.safetensors",
@@ -194,32 +185,7 @@ class Run(best_epoch.BestEpochRun):
     }
 
 
-def train_and_evaluate(
-  config: SequentialConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: datasets.Sequences | None = None,
-  mesh: Mesh | None = None,
-) -> reporting.RunResult:
-  """Trains a sequential recommender and leaves its results in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the results, checkpoints and the tables.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The sequences, where they are loaded already.
-    mesh: Devices to train on, all by default.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range, or the sequences are not as
-      they must be.
-    FileNotFoundError: If the data are not there.
-  """
-  begin = time.perf_counter()
-  run = Run(config, workdir, data=data, mesh=mesh)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Trains a sequential recommender and leaves its results in a folder."""

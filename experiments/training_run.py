@@ -3,16 +3,17 @@
 import abc
 import dataclasses
 import itertools
+import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import nn, tables, training
+from anchor_codes import tables, training
 from experiments import (
   code_embeddings,
   embeddings,
@@ -79,6 +80,23 @@ class TrainingRun(abc.ABC):
     self, epoch: int, state: row_trainer.TrainState
   ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
     """Returns a state to go on with, None for the same, and more metrics."""
+
+  @abc.abstractmethod
+  def finish(
+    self, state: row_trainer.TrainState, *, seconds: float
+  ) -> reporting.RunResult:
+    """Measures what was trained, and writes the tables and the result.
+
+    Args:
+      state: The state in the end.
+      seconds: Duration of the training.
+
+    Returns:
+      The result, which is in `result.json` too.
+
+    Raises:
+      RuntimeError: If a file does not give back what was trained.
+    """
 
   def embedding_options(self) -> dict[str, embeddings.EmbeddingOptions]:
     """Returns the options of each embedding by its attribute of the model."""
@@ -337,64 +355,33 @@ def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
   return list(itertools.pairwise(edges))
 
 
-def store_embedding(
-  layer: Any,
-  options: embeddings.EmbeddingOptions,
-  path: pathlib.Path,
+def train_and_evaluate(
+  config: Any,
+  workdir: str | os.PathLike[str],
   *,
-  vocabulary: Sequence[str] | None = None,
-) -> tables.Table:
-  """Turns a trained layer into its artefact, and writes it.
+  run_type: Callable[..., TrainingRun],
+  resume: bool = False,
+  **given: Any,
+) -> reporting.RunResult:
+  """Trains from the start to the end, and leaves the results in a folder.
 
   Args:
-    layer: The layer, changed in place: out of training, and rounded to the type
-      it is stored in, so that it is measured as it is stored. Only what is
-      folded into an array for the file, such as an output norm, is rounded
-      after that, in the file alone.
-    options: Kind and type of what is stored.
-    path: The file.
-    vocabulary: One string for each row.
+    config: Options of the run.
+    workdir: Folder for the results, checkpoints and the tables.
+    run_type: What makes the run.
+    resume: Whether to go on from the newest checkpoint in the folder.
+    **given: For the run: `data`, where they are loaded already, and the `mesh`
+      of devices to train on, all by default.
 
   Returns:
-    The artefact.
+    The result.
 
   Raises:
-    RuntimeError: If the file does not give back what was trained.
+    ValueError: If an option is outside its range, or the data are not as they
+      must be.
+    FileNotFoundError: If the data are not there.
   """
-  layer.eval()
-  embeddings.round_layer(layer, options)
-  table = embeddings.stored_table(layer, options)
-  dataclasses.replace(table, vocabulary=vocabulary).save(path)
-  check_file(path, layer, options)
-  return table
-
-
-def check_file(
-  path: pathlib.Path, layer: Any, options: embeddings.EmbeddingOptions
-) -> None:
-  """Checks that NumPy reads from a file what the layer has learned.
-
-  Args:
-    path: The artefact.
-    layer: The layer it was made from.
-    options: Type of what is stored.
-
-  Raises:
-    RuntimeError: If the file gives back other vectors than the layer's table in
-      the type that is stored, or that table before it is rounded differs from
-      the layer by more than 1e-5, or a code at all.
-  """
-  table, exact = tables.load(path), nn.to_table(layer)
-  ids = np.arange(table.num_embeddings)
-  stored = embeddings.stored_table(layer, options)
-  if not np.array_equal(table.lookup(ids), stored.lookup(ids)):
-    raise RuntimeError(f"{path}: a vector differs from what was stored.")
-  difference = float(np.abs(exact.lookup(ids) - np.asarray(layer(ids))).max())
-  if not difference <= 1e-5:
-    raise RuntimeError(
-      f"{path}: a vector differs from the layer's by {difference}."
-    )
-  if isinstance(table, tables.CodeTable) and not np.array_equal(
-    table.codes, np.asarray(layer.codes())
-  ):
-    raise RuntimeError(f"{path}: codes differ from those of the layer.")
+  begin = time.perf_counter()
+  run = run_type(config, workdir, **given)
+  state = run.train(resume=resume)
+  return run.finish(state, seconds=time.perf_counter() - begin)

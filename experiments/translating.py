@@ -1,6 +1,7 @@
 """Trains a translator with any embeddings, and measures what it costs."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -18,6 +19,7 @@ from experiments import (
   knowledge,
   reporting,
   row_trainer,
+  stored_tables,
   training_run,
   translator_trainer,
 )
@@ -179,21 +181,10 @@ class Run(best_epoch.BestEpochRun):
   def finish(
     self, state: row_trainer.TrainState, *, seconds: float
   ) -> reporting.RunResult:
-    """Measures the best model; writes translations, tables and the result.
-
-    Args:
-      state: The state in the end.
-      seconds: Duration of the training.
-
-    Returns:
-      The result, which is in `result.json` too.
-
-    Raises:
-      RuntimeError: If a file does not give back what was trained.
-    """
+    """Measures the best model; writes translations, tables and the result."""
     model = self.trainer.model_of(self.best_of(state))
     artefacts = [
-      training_run.store_embedding(
+      stored_tables.store_embedding(
         getattr(model, name),
         self.config,
         self.workdir / f"{name}.safetensors",
@@ -308,32 +299,7 @@ def corpus_bleu(
   return score, str(metric.get_signature())
 
 
-def train_and_evaluate(
-  config: TranslationConfig,
-  workdir: str | os.PathLike[str],
-  *,
-  resume: bool = False,
-  data: translation.ParallelText | None = None,
-  mesh: Mesh | None = None,
-) -> reporting.RunResult:
-  """Trains a translator and leaves its results in a folder.
-
-  Args:
-    config: Options of the run.
-    workdir: Folder for the results, checkpoints, tables and translations.
-    resume: Whether to go on from the newest checkpoint in the folder.
-    data: The pairs, where they are loaded already.
-    mesh: Devices to train on, all by default.
-
-  Returns:
-    The result.
-
-  Raises:
-    ValueError: If an option is outside its range, or the text is not as it
-      must be.
-    FileNotFoundError: If the data are not there.
-  """
-  begin = time.perf_counter()
-  run = Run(config, workdir, data=data, mesh=mesh)
-  state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+train_and_evaluate = functools.partial(
+  training_run.train_and_evaluate, run_type=Run
+)
+"""Trains a translator and leaves its results in a folder."""

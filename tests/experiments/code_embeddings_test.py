@@ -14,7 +14,7 @@ from experiments import (
   embeddings,
   given_vectors,
   knowledge,
-  training_run,
+  stored_tables,
 )
 
 V, F = 40, 8
@@ -252,7 +252,7 @@ def test_norms_that_are_folded_into_what_is_stored(stored_dtype, tmp_path):
   layer.outer_norm.scale[...] = jnp.linspace(0.3, 3, F)
   options = embeddings.EmbeddingOptions(stored_dtype=stored_dtype)
   path = tmp_path / "embedding.safetensors"
-  table = training_run.store_embedding(layer, options, path)
+  table = stored_tables.store_embedding(layer, options, path)
   assert table.codebooks.dtype == stored_dtype
   difference = table.to_dense() - np.asarray(layer(np.arange(V)))
   assert np.abs(difference).max() <= (

@@ -3,7 +3,6 @@
 import dataclasses
 import doctest
 
-import numpy as np
 import pytest
 
 from experiments import (
@@ -16,7 +15,6 @@ from experiments.benchmarks import (
   shared_factorization,
   shared_ranking,
   shared_recommenders,
-  sharing_cost,
 )
 
 BENCHMARKS = (shared_factorization.BENCHMARK, shared_ranking.BENCHMARK)
@@ -130,28 +128,9 @@ def test_dropout_trains_twice_as_long():
   assert epochs == [134, 268]
 
 
-def test_costs_are_paired():
-  times = iter(np.cumsum([0, 1, 0, 2, 0, 4, 0, 2] * 2).tolist())
-  calls = []
-  row = sharing_cost.measure(
-    lambda: calls.append("without"),
-    lambda: calls.append("with"),
-    pairs=2,
-    clock=lambda: next(times),
-  )
-  assert calls == ["without", "with", "with", "without", "without", "with"]
-  # Times 1 with and 2 without, then 4 without and 2 with.
-  assert row["ratio"] == pytest.approx(0.5)
-
-
-def test_all_steps_have_two_sides():
-  assert {"factorization", "ranking"} <= set(sharing_cost.STEPS)
-  assert all(len(pair) == 2 for pair in sharing_cost.STEPS.values())
-
-
 @pytest.mark.parametrize(
   "module",
-  [shared_recommenders, shared_factorization, shared_ranking, sharing_cost],
+  [shared_recommenders, shared_factorization, shared_ranking],
 )
 def test_examples(module):
   assert doctest.testmod(module).failed == 0

@@ -23,6 +23,7 @@ from experiments import (
   language_model_trainer,
   reporting,
   row_trainer,
+  stored_tables,
   text_classification,
   training_run,
 )
@@ -302,13 +303,13 @@ class CheckFileTest(absltest.TestCase):
     )
     path = folder / "embedding.safetensors"
     options = tiny(embedding="anchors")
-    table = training_run.store_embedding(
+    table = stored_tables.store_embedding(
       model.embed, options, path, vocabulary=data.vocabulary
     )
     self.assertEqual(table.num_embeddings, len(data.vocabulary))
-    training_run.check_file(path, model.embed, options)
+    stored_tables.check_file(path, model.embed, options)
     with self.assertRaisesRegex(RuntimeError, "differs from what was stored"):
-      training_run.check_file(path, other.embed, options)
+      stored_tables.check_file(path, other.embed, options)
 
 
 def command(text, workdir, *more):

@@ -1,0 +1,352 @@
+r"""Compares `compress` with other ways to make given vectors small.
+
+  pip install faiss-cpu
+  python -m experiments.benchmarks.compress --data_dir=/path/to/data
+
+takes vectors of words (GloVe and PPMI) and the item factors of a recommender,
+which it trains first, and makes them 8, 15, 30 and 50 times smaller: by
+`compress`, which chooses a recipe, and by the product, rotated, residual and
+local-search codes of faiss, rounded rows, principal components and
+compress-fasttext, each in the largest sizes that fit. What is not installed is
+named and left out. A row has the squared error as a share of the variance, the
+mean cosine, how many of ten neighbours stay, and what the vectors are for: the
+agreement with people's judgement of words, analogies, and the recall of a
+recommender's lists with its full user factors.
+
+`compress.md` has the tables with the best of each family, `compress.json` all
+that was tried. Each run leaves a record, so that a benchmark that was stopped
+goes on; a new version of the code needs a new `--workdir`. `--quick` is a run
+of seconds on made-up vectors, `--scale` compresses a million rows from a file.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from anchor_codes import compression, tables
+from experiments import reporting, tuning
+from experiments.benchmarks import compress_givens, compress_scale, peers
+from experiments.benchmarks.compress_givens import Given, Row
+from experiments.reporting import files
+
+NAME = "compress"
+RATIOS = (8.0, 15.0, 30.0, 50.0)
+COLUMNS = {
+  "target": "At",
+  "method": "Method",
+  "nbytes": "Bytes",
+  "ratio": "Ratio",
+  "error": "Error",
+  "cosine": "Cosine",
+  "neighbors": "Neighbours",
+}
+"""Headings of the columns that all tables have by their names."""
+LAST_COLUMNS = {"seconds": "s", "cpu_seconds": "CPU s", "note": "Note"}
+
+NOTES = """\
+All bytes count: codes, codebooks, rotations, means and scales. Codebooks,
+rotations and means of the others count as float16 but are used in float32,
+which favours them; ours are stored as they count. The others run in one thread,
+`compress` in all. A note tells the options of faiss that were lowered, where
+two minutes would not have been enough by estimate; additive codes have 64
+digits at most. `full` and `int4 rows` at the top have the sizes that they have.
+Rows that begin with `tried` are from the report of `compress`: of more than
+16,384 rows they were measured on some that were not fitted.
+"""
+
+QUICK: dict[str, Any] = {"ratios": (8.0,), "families": ("PQ", "PCA + int8")}
+"""What is run to see that all works."""
+
+
+def run_once(
+  path: pathlib.Path, config: Mapping[str, Any], work: Callable[[], list[Row]]
+) -> list[Row]:
+  """Reads rows that were recorded with these options, or works and records.
+
+  Args:
+    path: The file of the record.
+    config: What the rows depend on.
+    work: Makes the rows.
+
+  Returns:
+    The rows.
+  """
+  if path.exists():
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["config"] == config:
+      return record["rows"]
+  rows = work()
+  record = {"config": config, "rows": rows}
+  files.write_atomically(path, json.dumps(record, indent=2) + "\n")
+  return rows
+
+
+def run_ours(given: Given, budget: int, metric: str) -> list[Row]:
+  """Compresses; returns the row of the table and those of the report."""
+  clock = _Clock()
+  table, report = _compress(given, budget, metric)
+  chosen = given.row(
+    "ours",
+    f"auto by {metric}: {report.chosen.recipe}",
+    table.nbytes,
+    metric=metric,
+    **clock.read(),
+    **given.measure(table.to_dense()),
+  )
+  if metric != "error":  # The same was tried.
+    return [chosen]
+  tried = [
+    given.row(
+      "tried",
+      f"tried {trial.recipe}",
+      trial.nbytes,
+      **trial.quality,
+      seconds=trial.seconds,
+    )
+    for trial in report.trials
+  ]
+  return [chosen, *tried]
+
+
+def run_peer(given: Given, peer: peers.Peer, kind: str = "peer") -> list[Row]:
+  """Fits another way; returns its row."""
+  clock = _Clock()
+  fitted = peer.fit(given.matrix)
+  cells = clock.read() | given.measure(fitted.vectors)
+  nbytes = peer.nbytes(*given.matrix.shape)
+  options = {"family": peer.family, "note": fitted.note or None}
+  return [given.row(kind, str(peer), nbytes, **cells, **options)]
+
+
+def run_ratio(
+  given: Given, ratio: float, folder: pathlib.Path, families: Sequence[str]
+) -> list[Row]:
+  """Runs all at a ratio; returns all rows, which have records in a folder.
+
+  Args:
+    given: The vectors.
+    ratio: How many times smaller they are to be.
+    folder: Folder of the records.
+    families: Other ways, of `peers.FAMILIES`.
+  """
+  budget = int(given.dense_bytes / ratio)
+  sizes = dict(
+    zip(("num_embeddings", "features"), given.matrix.shape, strict=True)
+  )
+  config = {"matrix": given.digest, "budget": budget}
+  runs: dict[str, Callable[[], list[Row]]] = {
+    f"auto by {metric}": functools.partial(run_ours, given, budget, metric)
+    for metric in ("error", "neighbors")
+  }
+  for family in filter(peers.is_installed, families):
+    for peer in peers.propose(family, budget=budget, **sizes):
+      runs[str(peer)] = functools.partial(run_peer, given, peer)
+  rows: list[Row] = []
+  for name, work in runs.items():
+    path = folder / f"{_file_name(name)}.json"
+    found = run_once(path, config | {"method": name}, work)
+    rows += [{"target": ratio, **row} for row in found]
+    print(_describe(given, rows[-len(found)]), flush=True)
+  return rows
+
+
+def verdicts(given: Given, rows: Sequence[Row]) -> list[str]:
+  """Compares ours with the best of the others at a ratio.
+
+  Args:
+    given: The vectors.
+    rows: All rows at the ratio.
+
+  Returns:
+    A line for the error, one for the neighbours, and one for each task. By the
+    error and the neighbours `compress` has chosen itself, and so have the
+    others; for a task it goes by the neighbours, and a family by its error: no
+    test chooses sizes.
+  """
+  ours = {row["metric"]: row for row in rows if row["kind"] == "ours"}
+  peers_of = {
+    "neighbors": [row for row in rows if row["kind"] == "peer"],
+  }
+  best_by_error = [row for row in shown(rows) if row["kind"] == "peer"]
+  names = {"error": min, "neighbors": max, **dict.fromkeys(given.tasks, max)}
+  return [
+    _verdict(
+      given,
+      name,
+      ours["error" if name == "error" else "neighbors"],
+      peers_of.get(name, best_by_error),
+      find,
+    )
+    for name, find in names.items()
+  ]
+
+
+def _verdict(
+  given: Given,
+  name: str,
+  ours: Row,
+  others: Sequence[Row],
+  find: Callable[..., Row],
+) -> str:
+  line = (
+    f"{given.name}, {ours['target']:g}x, {name}: {ours['method']} "
+    f"{ours[name]:.4f}, "
+  )
+  if not others:
+    return f"{line}no peer fits"
+  best = find(others, key=lambda row: row[name])
+  line += f"best peer {best[name]:.4f} ({best['method']})"
+  if best[name]:
+    line += f", difference {100 * (ours[name] / best[name] - 1):+.1f} %"
+  return line
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+  """Returns the rows of a table: of each family only the best by error."""
+  best: dict[tuple[Any, ...], Row] = {}
+  for row in rows:
+    if row["kind"] == "peer":
+      key = row["target"], row["family"]
+      best[key] = min(row, best.get(key, row), key=lambda r: r["error"])
+  kept = {id(row) for row in best.values()}
+  return [r for r in rows if r["kind"] != "peer" or id(r) in kept]
+
+
+def run_benchmark(
+  givens: Sequence[Given],
+  workdir: str | os.PathLike[str],
+  *,
+  ratios: Sequence[float] = RATIOS,
+  families: Sequence[str] = tuple(peers.FAMILIES),
+) -> dict[str, dict[str, Any]]:
+  """Runs all that has no record yet; writes `compress.md` and `compress.json`.
+
+  Args:
+    givens: What is made small.
+    workdir: Folder for records and tables.
+    ratios: How many times smaller.
+    families: Other ways, of `peers.FAMILIES`.
+
+  Returns:
+    The `rows` and `verdicts` of each of them by its name.
+  """
+  workdir = pathlib.Path(workdir)
+  missing = [name for name in families if not peers.is_installed(name)]
+  results: dict[str, dict[str, Any]] = {}
+  for given in givens:
+    folder = workdir / "records" / _file_name(given.name)
+    found = results[given.name] = {"shape": given.matrix.shape, "verdicts": []}
+    config = {"matrix": given.digest, "method": "reference"}
+    found["rows"] = run_once(
+      folder / "reference.json", config, lambda given=given: references(given)
+    )
+    for ratio in ratios:
+      rows = run_ratio(given, ratio, folder / f"{ratio:g}x", families)
+      found["rows"] = [*found["rows"], *rows]
+      lines = verdicts(given, rows)
+      found["verdicts"] += lines
+      print(*lines, sep="\n", flush=True)
+      write_report(results, missing, workdir)
+  return results
+
+
+def references(given: Given) -> list[Row]:
+  """Measures the vectors themselves, and rows of int4, at their own sizes."""
+  full = given.row(
+    "reference", "full", given.dense_bytes, **given.measure(given.matrix)
+  )
+  return [full, *run_peer(given, peers.Int4Rows(), "reference")]
+
+
+def write_report(
+  results: Mapping[str, Mapping[str, Any]],
+  missing: Sequence[str],
+  workdir: pathlib.Path,
+) -> None:
+  """Writes the tables as Markdown, and all rows as JSON."""
+  parts = []
+  for name, found in results.items():
+    size, features = found["shape"]
+    tasks = {
+      n: h for n, h in compress_givens.TASKS.items() if n in found["rows"][0]
+    }
+    columns = COLUMNS | tasks | LAST_COLUMNS
+    table = reporting.format_table(shown(found["rows"]), columns, markdown=True)
+    lines = "\n".join(f"- {line}" for line in found["verdicts"])
+    parts.append(f"## {name}, {size:,} x {features}\n\n{table}\n\n{lines}\n")
+  absent = f"Not installed: {', '.join(missing)}.\n" if missing else ""
+  text = "\n".join([*parts, NOTES + absent])
+  files.write_atomically(workdir / f"{NAME}.md", text)
+  record = {"notes": NOTES, "missing": list(missing), "tables": results}
+  content = json.dumps(record, indent=2) + "\n"
+  files.write_atomically(workdir / f"{NAME}.json", content)
+
+
+class _Clock:
+  """Measures the time, and that of all threads of this process."""
+
+  def __init__(self) -> None:
+    self._begin = time.perf_counter(), time.process_time()
+
+  def read(self) -> dict[str, float]:
+    """Returns the seconds since it was made."""
+    return {
+      "seconds": time.perf_counter() - self._begin[0],
+      "cpu_seconds": time.process_time() - self._begin[1],
+    }
+
+
+def _compress(
+  given: Given, budget: int, metric: str
+) -> tuple[tables.Table, compression.Report]:
+  found = compression.compress(given.matrix, budget=budget, metric=metric)
+  return found.table, found.report
+
+
+def _describe(given: Given, row: Row) -> str:
+  return (
+    f"{given.name}, {row['target']:g}x, {row['method']}: {row['nbytes']:,} "
+    f"bytes, error {row['error']:.4f}, {row['seconds']:.0f} s"
+  )
+
+
+def _file_name(name: str) -> str:
+  return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _measure() -> None:
+  options = flags.FLAGS
+  workdir = pathlib.Path(options.workdir)
+  if options.scale:
+    found = compress_scale.measure(workdir)
+    print(reporting.format_table([found], compress_scale.COLUMNS))
+    return
+  if options.quick:
+    run_benchmark([compress_givens.make_up()], workdir, **QUICK)
+    return
+  ratios = [float(ratio) for ratio in options.ratios]
+  load = functools.partial(
+    compress_givens.load_given, data_dir=options.data_dir, workdir=workdir
+  )
+  run_benchmark([load(name) for name in options.tables], workdir, ratios=ratios)
+  print(f"See {workdir / NAME}.md.")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_list(
+    "tables", list(compress_givens.TABLES), "What is made small."
+  )
+  flags.DEFINE_list("ratios", list(map(str, RATIOS)), "How many times smaller.")
+  flags.DEFINE_bool("quick", False, "A run of seconds on made-up vectors.")
+  flags.DEFINE_bool("scale", False, "A million rows from a file instead.")
+  flags.DEFINE_string("data_dir", None, "Folder of data sets.")
+  flags.DEFINE_string(
+    "workdir", f"workdir/{NAME}", "Folder for what it leaves."
+  )
+  tuning.run_app(_measure)
