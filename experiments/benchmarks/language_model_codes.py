@@ -61,6 +61,12 @@ QUICK: dict[str, Any] = {"epochs": 1, "max_tokens": 4_000}
 
 _SHARED_RATES = grid("shared_learning_rate", 0.1, 0.3, 1.0, 3.0)
 _LOGIT_RATES = grid("row_learning_rate", 0.001, 0.003, 0.01, 0.03)
+# Of .1, .3, 1 and 3 for the anchors .3 was best with a rate of 1 for the rows.
+_ANCHOR_RATES = (
+  *grid("shared_learning_rate", 0.3, 1.0),
+  {"shared_learning_rate": 0.3, "row_learning_rate": 2.0},
+  {"shared_learning_rate": 0.3, "row_learning_rate": 4.0},
+)
 _ANCHORS = {
   "embedding": "anchors",
   "num_anchors": 200,
@@ -90,7 +96,7 @@ ROWS: dict[str, Row] = {
     {"embedding": "full", "stored_dtype": "float32"},
     grid("row_learning_rate", 0.5, 1.0, 2.0, 4.0),
   ),
-  "anchors 8 of 200": Row(_ANCHORS, _SHARED_RATES),
+  "anchors 8 of 200": Row(_ANCHORS, _ANCHOR_RATES),
   "low rank 5": Row({"embedding": "low_rank", "rank": 5}, _SHARED_RATES),
   "low rank 30": Row({"embedding": "low_rank", "rank": 30}, _SHARED_RATES),
   "random codes 25 of 8": Row(
