@@ -155,8 +155,8 @@ def test_weights_are_one_number_a_row(weights, source, tmp_path, calls, capsys):
 
 def test_bfloat16_is_not_copied(tmp_path, calls, capsys):
   import ml_dtypes
+  import safetensors.numpy as saved
 
-  saved = pytest.importorskip("safetensors.numpy")
   source, out = tmp_path / "model.safetensors", tmp_path / "small.safetensors"
   saved.save_file({"embed": VECTORS.astype(ml_dtypes.bfloat16)}, source)
   assert run(capsys, source, out, "--ratio", "2")[0] == 0

@@ -1,5 +1,6 @@
 """Tests of the recipes: their bytes, names, and what they make."""
 
+import faiss
 import numpy as np
 import pytest
 
@@ -167,7 +168,6 @@ def test_the_spectrum_ranks_sizes_as_fits_do():
 
 
 def test_product_codes_are_as_good_as_those_of_faiss():
-  faiss = pytest.importorskip("faiss", reason="needs faiss-cpu")
   vectors = matrix(size=4_000)
   theirs = faiss.ProductQuantizer(F, 4, 6)
   theirs.train(vectors)

@@ -3,7 +3,6 @@
 import dataclasses
 import doctest
 import hashlib
-import importlib.util
 import json
 
 import numpy as np
@@ -19,8 +18,6 @@ from experiments.benchmarks import (
 )
 from experiments.datasets import embeddings, ratings
 
-HAS_FAISS = importlib.util.find_spec("faiss") is not None
-needs_faiss = pytest.mark.skipif(not HAS_FAISS, reason="faiss is not there")
 WORDS = ("the", "Berlin", "athens", "greece", "germany", "cat")
 
 
@@ -180,97 +177,6 @@ def test_recommender_is_trained_once(tmp_path, monkeypatch):
   assert first.measure(first.matrix)["recall"] == 1  # Of all six items.
 
 
-# Other ways.
-
-
-@pytest.mark.parametrize("family", peers.FAMILIES)
-@pytest.mark.parametrize("budget", [1, 500, 2000, 20_000])
-def test_what_is_proposed_fits_and_nothing_larger(family, budget):
-  found = peers.propose(family, num_embeddings=200, features=12, budget=budget)
-  assert all(peer.nbytes(200, 12) <= budget for peer in found)
-  assert all(peer.family == family for peer in found)
-  assert len(set(map(str, found))) == len(found)
-  if budget == 1:
-    assert not found
-  for peer in found:
-    if family in ("RQ", "LSQ") and peer.code_length < 64:
-      longer = dataclasses.replace(peer, code_length=peer.code_length + 1)
-      assert longer.nbytes(200, 12) > budget
-
-
-def test_codebooks_count():
-  # Codes in whole bytes, and float16 for all that rows share.
-  assert peers.Product(5, 6).nbytes(1000, 100) == 4 * 1000 + 2 * 64 * 100
-  assert peers.Rotated(4, 8, 40).nbytes(1000, 100) == (
-    4 * 1000 + 2 * (256 * 40 + 40 * 100 + 100)
-  )
-  assert peers.Residual(3, 4).nbytes(1000, 100) == (2 * 1000 + 2 * 3 * 16 * 100)
-  assert peers.Components(7).nbytes(1000, 100) == (
-    7 * 1000 + 2 * (7 * 100 + 7 + 100)
-  )
-  assert peers.Int4Rows().nbytes(1000, 101) == 53 * 1000
-  assert peers.CompressFasttext(5, 255).nbytes(1000, 100) == (
-    5 * 1000 + 2 * 255 * 100
-  )
-
-
-def test_codebooks_without_room_are_left_out():
-  found = peers.propose("RQ", num_embeddings=1000, features=100, budget=40_000)
-  assert [peer.num_bits for peer in found] == [4, 6]
-  # Nor are there more entries than rows.
-  found = peers.propose("PQ", num_embeddings=40, features=4, budget=10_000)
-  assert [peer.num_bits for peer in found] == [4]
-
-
-@pytest.mark.parametrize("peer", [peers.Int4Rows(), peers.Components(12)])
-def test_rounded_numbers_are_near(peer):
-  matrix = walks()
-  matrix[3] = 0
-  found = tables.DenseTable(peer.fit(matrix).vectors)
-  assert compression.relative_error(found, matrix) < 0.01
-  assert np.isfinite(peer.fit(np.zeros_like(matrix)).vectors).all()
-
-
-@needs_faiss
-@pytest.mark.parametrize(
-  "peer",
-  [
-    peers.Product(6, 4),
-    peers.Rotated(6, 4, 12),
-    peers.Rotated(3, 6, 6),
-    peers.Residual(4, 4),
-    peers.LocalSearch(4, 4),
-  ],
-  ids=str,
-)
-def test_codes_of_faiss_stand_for_vectors(peer):
-  matrix = walks() + 3  # A mean that must not be lost.
-  fitted = peer.fit(matrix)
-  assert fitted.vectors.shape == matrix.shape
-  assert not fitted.note
-  table = tables.DenseTable(fitted.vectors)
-  assert compression.relative_error(table, matrix) < 0.2
-  assert len(np.unique(fitted.vectors, axis=0)) > 20
-
-
-@needs_faiss
-def test_options_are_lowered_for_the_time_limit(monkeypatch):
-  monkeypatch.setattr(peers, "_TIME_LIMIT", 0.0)
-  notes = [
-    peer.fit(walks()).note
-    for peer in (
-      peers.Rotated(3, 4, 12),
-      peers.Residual(2, 4),
-      peers.LocalSearch(2, 4),
-    )
-  ]
-  assert notes == [
-    "niter 20",
-    "max_beam_size 1",
-    "train_iters 5, train_ils_iters 4, encode_ils_iters 8",
-  ]
-
-
 # The whole benchmark.
 
 
@@ -286,11 +192,11 @@ def test_quick_run_writes_tables(tmp_path):
   found = results["made up"]
   record = json.loads((tmp_path / "compress.json").read_text())
   assert record["tables"]["made up"]["rows"] == found["rows"]
-  assert record["missing"] == ([] if HAS_FAISS else ["PQ"])
+  assert record["missing"] == []
   text = (tmp_path / "compress.md").read_text()
   assert "## made up, 400 x 16" in text
   assert f"- {found['verdicts'][0]}\n" in text
-  assert ("Not installed: PQ." in text) != HAS_FAISS
+  assert "Not installed" not in text
   kinds = [row["kind"] for row in found["rows"]]
   assert kinds[:3] == ["reference", "reference", "ours"]
   assert {*kinds} == {"reference", "ours", "tried", "peer"}

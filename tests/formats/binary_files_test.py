@@ -202,7 +202,9 @@ def test_word2vec_tells_its_progress(tmp_path, monkeypatch):
 
 @pytest.fixture
 def parquet():
-  return pytest.importorskip("pyarrow.parquet")
+  import pyarrow.parquet
+
+  return pyarrow.parquet
 
 
 def write_parquet(parquet, path, columns, **options):

@@ -24,7 +24,7 @@ def _write_word2vec(path):
 
 
 def _write_parquet(path):
-  pa = pytest.importorskip("pyarrow")
+  import pyarrow as pa
   import pyarrow.parquet
 
   columns = {"word": WORDS, "vector": VECTORS.tolist()}
@@ -32,7 +32,8 @@ def _write_parquet(path):
 
 
 def _write_raw_tensors(path):
-  saved = pytest.importorskip("safetensors.numpy")
+  import safetensors.numpy as saved
+
   saved.save_file({"embed.weight": VECTORS}, path)
 
 

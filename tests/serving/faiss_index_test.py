@@ -2,13 +2,12 @@
 
 import sys
 
+import faiss
 import numpy as np
 import pytest
 from serving_cases import codes, dense, floats, integers, projected, rotated
 
 from anchor_codes import serving, tables
-
-faiss = pytest.importorskip("faiss")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -3,13 +3,12 @@
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from serving_cases import CASES, EXACT, V, codes, dense
 
 from anchor_codes import serving, tables
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def session(table, folder):
