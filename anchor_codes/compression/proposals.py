@@ -1,7 +1,7 @@
 """Which sizes of a recipe are worth a try under a byte budget."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +11,8 @@ from anchor_codes.compression.points import Points
 from anchor_codes.compression.recipes import Recipe
 
 CODEBOOK_SIZES = (16, 64, 256)
+# The spectrum ranks these, so that more of them take no more time.
+_ROTATED_SIZES = (16, 32, 64, 128, 256)
 _NUM_SIZES = 3  # Of rotated codes: those that the spectrum speaks for.
 _LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
 
@@ -94,7 +96,7 @@ def _product(room: _Room, points: Points) -> list[Recipe]:
 
 def _rotated(room: _Room, points: Points) -> list[Recipe]:
   found: list[recipes.RotatedCodes] = []
-  for size in _codebook_sizes(room):
+  for size in _codebook_sizes(room, _ROTATED_SIZES):
     for width in range(1, min(points.features, 12) + 1):
       make = lambda length, size=size, width=width: recipes.RotatedCodes(
         length, size, width
@@ -192,8 +194,10 @@ def expected_error(recipe: recipes.RotatedCodes, points: Points) -> float:
   return float(min(within, kept) + variances[count:].sum())
 
 
-def _codebook_sizes(room: _Room) -> list[int]:
-  return [size for size in CODEBOOK_SIZES if 4 * size <= room.num_embeddings]
+def _codebook_sizes(
+  room: _Room, sizes: Sequence[int] = CODEBOOK_SIZES
+) -> list[int]:
+  return [size for size in sizes if 4 * size <= room.num_embeddings]
 
 
 def _is_used(room: _Room, recipe: Recipe) -> bool:
