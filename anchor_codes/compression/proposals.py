@@ -11,9 +11,8 @@ from anchor_codes.compression.points import Points
 from anchor_codes.compression.recipes import Recipe
 
 CODEBOOK_SIZES = (16, 64, 256)
-# The spectrum ranks these, so that more of them take no more time.
+# Of each of these one width is tried: that which the spectrum speaks for.
 _ROTATED_SIZES = (16, 32, 64, 128, 256)
-_NUM_SIZES = 3  # Of rotated codes: those that the spectrum speaks for.
 _LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
 
 
@@ -95,15 +94,17 @@ def _product(room: _Room, points: Points) -> list[Recipe]:
 
 
 def _rotated(room: _Room, points: Points) -> list[Recipe]:
-  found: list[recipes.RotatedCodes] = []
+  best: list[recipes.RotatedCodes] = []
+  expected = functools.partial(expected_error, points=points)
   for size in _codebook_sizes(room, _ROTATED_SIZES):
+    found: list[recipes.RotatedCodes] = []
     for width in range(1, min(points.features, 12) + 1):
       make = lambda length, size=size, width=width: recipes.RotatedCodes(
         length, size, width
       )
       found.extend(room.largest(make, -(-points.features // width)))
-  errors = [expected_error(recipe, points) for recipe in found]
-  return [found[i] for i in np.argsort(errors)[:_NUM_SIZES]]
+    best.extend(sorted(found, key=expected)[:1])
+  return sorted(best, key=expected)
 
 
 def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
