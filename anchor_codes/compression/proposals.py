@@ -1,7 +1,7 @@
 """Which sizes of a recipe are worth a try under a byte budget."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -93,7 +93,7 @@ def _product(room: _Room, points: Points) -> list[Recipe]:
   return [recipe for row in fitting for recipe in row]
 
 
-def _rotated(room: _Room, points: Points) -> list[Recipe]:
+def _rotated(room: _Room, points: Points) -> list[recipes.RotatedCodes]:
   best: list[recipes.RotatedCodes] = []
   expected = functools.partial(expected_error, points=points)
   for size in _codebook_sizes(room, _ROTATED_SIZES):
@@ -147,7 +147,7 @@ def _anchors_and_codes(room: _Room, points: Points) -> Iterator[Recipe]:
       yield recipes.Summed(first, second)
 
 
-FAMILIES: dict[str, Callable[..., Iterator[Recipe] | list[Recipe]]] = {
+FAMILIES: dict[str, Callable[..., Iterable[Recipe]]] = {
   "scalars": _scalars,
   "low_rank": _low_rank,
   "pq": _product,
