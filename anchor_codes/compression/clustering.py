@@ -1,8 +1,8 @@
 """Lloyd's algorithm in NumPy, one step at a time.
 
 The loops that need it rotate or subtract between two steps, and run beside each
-other in threads. Measured on 25 parts of 10,000 x 4 with 256 centroids, it takes
-1.3 s on one core, and `ops.product_kmeans` 6.0 s and 1.8 s to compile.
+other in threads. Measured on 25 parts of 10,000 x 4 with 256 centroids, it
+takes 1.3 s on one core, and `ops.product_kmeans` 6.0 s and 1.8 s to compile.
 """
 
 import numpy as np
