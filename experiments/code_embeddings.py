@@ -1,4 +1,4 @@
-"""Makes embeddings by codes, and looks after them between epochs."""
+"""Makes embeddings by codes, and looks after them while they train."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -193,11 +193,11 @@ def code_metrics(artefacts: Mapping[str, tables.Table]) -> dict[str, float]:
 
 
 class CodeCare:
-  """What is done for the codes of a layer between epochs.
+  """What is done for the codes of a layer between chunks and epochs.
 
-  They are measured. Entries that no symbol uses are revived, and fixed codes
-  clustered again, if the options ask for it; never after the last epoch, for
-  what is changed has to be trained.
+  They are measured after each epoch. Entries that no symbol uses are revived,
+  and fixed codes clustered again, if the options ask for it; never at the end,
+  for what is changed has to be trained.
 
   Args:
     options: Options of the embedding, one of `KINDS`.
@@ -215,15 +215,16 @@ class CodeCare:
   @property
   def changes_layers(self) -> bool:
     """Whether there is more to do than to measure."""
-    return self.options.revival or self.options.recluster_epochs > 0
+    options = self.options
+    return options.revival_chunks > 0 or options.recluster_epochs > 0
 
-  def __call__(
+  def end_epoch(
     self, layer: Any, key: Array, *, epoch: int, is_last: bool
   ) -> dict[str, float]:
-    """Measures the codes of a layer, and may change it in place.
+    """Measures the codes of a layer; clusters fixed ones again when it is time.
 
     Args:
-      layer: An embedding by codes, maybe under guidance.
+      layer: An embedding by codes, maybe under guidance; changed in place.
       key: Source of randomness.
       epoch: Number of the epoch that has ended, from 0.
       is_last: Whether no epoch follows.
@@ -232,22 +233,38 @@ class CodeCare:
       Metrics by name. Where some rows are not finite there are no codes to
       measure: their number is all there is.
     """
-    if isinstance(layer, nn.GuidedEmbed):
-      layer = layer.embed
-    rows = jax.tree.leaves(nnx.state(layer, nn.is_trained_row))
-    broken = sum(int(ops.nonfinite_rows(leaf)) for leaf in rows)
+    layer, broken = _unguided(layer), count_nonfinite(layer)
     if broken:
       return {"nonfinite_rows": float(broken)}
     metrics = self.history.update(layer.codes())
-    if is_last:
-      return metrics
-    every = self.options.recluster_epochs
-    if isinstance(layer, nn.FixedCodeEmbed):
-      if every and (epoch + 1) % every == 0:
-        metrics["recluster_error"] = layer.recluster(key)
-    elif self.options.revival:
-      metrics["revived_codes"] = float(revive(layer, key))
+    every = 0 if is_last else self.options.recluster_epochs
+    is_fixed = isinstance(layer, nn.FixedCodeEmbed)
+    if is_fixed and every and (epoch + 1) % every == 0:
+      metrics["recluster_error"] = layer.recluster(key)
     return metrics
+
+  def is_due(self, chunk: int) -> bool:
+    """Tells whether to revive entries after a chunk, counted from 0."""
+    every = self.options.revival_chunks
+    return every > 0 and (chunk + 1) % every == 0
+
+  def revive(self, layer: Any, key: Array) -> dict[str, float]:
+    """Revives entries of a layer, in place; returns how many, by name."""
+    layer = _unguided(layer)
+    if isinstance(layer, nn.FixedCodeEmbed) or count_nonfinite(layer):
+      return {}
+    return {"revived_codes": float(revive(layer, key))}
+
+
+def _unguided(layer: Any) -> Any:
+  """Returns the embedding by codes, without what guides it."""
+  return layer.embed if isinstance(layer, nn.GuidedEmbed) else layer
+
+
+def count_nonfinite(layer: Any) -> int:
+  """Counts the trained rows of a layer that are not finite."""
+  rows = jax.tree.leaves(nnx.state(layer, nn.is_trained_row))
+  return sum(int(ops.nonfinite_rows(leaf)) for leaf in rows)
 
 
 def revive(layer: Any, key: Array, *, max_rounds: int = 4) -> int:

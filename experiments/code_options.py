@@ -31,8 +31,9 @@ class CodeOptions:
       unties them for 'softmax' and ties them for 'nearest'.
     commitment_weight: Weight of what draws queries to their values, for 'dpq'
       with 'nearest'.
-    revival: Whether each epoch ends with giving codebook entries that no symbol
-      uses to some that are crowded, for 'kd' and 'dpq'.
+    revival_chunks: Chunks between two times that codebook entries which no
+      symbol uses are given to some of crowded ones, for 'kd' and 'dpq'; 0 for
+      never.
     guidance: 'none', 'online' for a full table that is trained alongside,
       'pretrained' for the one in `vectors`, or 'autoencoding' to code that one
       as well.
@@ -66,7 +67,7 @@ class CodeOptions:
   code_dropout: float = 0.0
   keys: str = "default"
   commitment_weight: float = 0.0
-  revival: bool = False
+  revival_chunks: int = 0
   guidance: str = "none"
   guide_rate: float = 0.5
   guide_optimizer: str = "sgd"

@@ -257,36 +257,38 @@ class TrainingRun(abc.ABC):
     step, new_state = int(state.step), None
     report = self.report(float(np.mean(metrics["loss"])))
     epoch, part = divmod(number, len(self.bounds))
-    if part + 1 == len(self.bounds):
+    ends_epoch = part + 1 == len(self.bounds)
+    if ends_epoch:
       new_state, measured = self.end_epoch(epoch, state)
-      new_state, codes = self._care_for_codes(epoch, new_state, state)
-      report |= measured | codes
+      report |= measured
+    if any(ends_epoch or care.is_due(number) for care in self.cares.values()):
+      new_state, measured = self._care_for_codes(
+        number, state if new_state is None else new_state, ends_epoch=ends_epoch
+      )
+      report |= measured
     writer.write(step, report)
     return new_state
 
   def _care_for_codes(
-    self,
-    epoch: int,
-    new_state: row_trainer.TrainState | None,
-    old_state: row_trainer.TrainState,
-  ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
-    """Measures the codes of all embeddings; revives or clusters them again."""
-    if not self.cares:
-      return new_state, {}
-    state = old_state if new_state is None else new_state
-    model, key = self.trainer.model_of(state), jax.random.key(self.config.seed)
-    metrics, prefix = {}, len(self.cares) > 1
-    for number, (name, care) in enumerate(self.cares.items()):
-      found = care(
-        getattr(model, name),
-        jax.random.fold_in(jax.random.fold_in(key, epoch), number),
-        epoch=epoch,
-        is_last=epoch + 1 == self.max_epochs(),
-      )
-      metrics |= {f"{name}_{n}" if prefix else n: v for n, v in found.items()}
+    self, number: int, state: row_trainer.TrainState, *, ends_epoch: bool
+  ) -> tuple[row_trainer.TrainState, dict[str, float]]:
+    """Measures the codes of all embeddings after an epoch; may change them."""
+    model, metrics = self.trainer.model_of(state), {}
+    epoch = number // len(self.bounds)
+    is_last = ends_epoch and epoch + 1 == self.max_epochs()
+    key = jax.random.fold_in(jax.random.key(self.config.seed), number)
+    for index, (name, care) in enumerate(self.cares.items()):
+      layer, layer_key = getattr(model, name), jax.random.fold_in(key, index)
+      found = {}
+      if ends_epoch:
+        found |= care.end_epoch(layer, layer_key, epoch=epoch, is_last=is_last)
+      if care.is_due(number) and not is_last:
+        found |= care.revive(layer, layer_key)
+      prefix = f"{name}_" if len(self.cares) > 1 else ""
+      metrics |= {prefix + n: value for n, value in found.items()}
     if any(care.changes_layers for care in self.cares.values()):
-      new_state = self.trainer.replace_model(state, model)
-    return new_state, metrics
+      state = self.trainer.replace_model(state, model)
+    return state, metrics
 
   def _save(
     self,

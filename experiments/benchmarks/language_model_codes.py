@@ -111,7 +111,7 @@ ROWS: dict[str, Row] = {
   ),
   "DPQ nearest 25 of 32": Row(_NEAREST, _SHARED_RATES),
   "DPQ nearest 25 of 32 revived": Row(
-    {**_NEAREST, "revival": True}, _SHARED_RATES
+    {**_NEAREST, "revival_chunks": 5}, _SHARED_RATES
   ),
 }
 """The rows of the table; the full one goes first, for it guides others."""

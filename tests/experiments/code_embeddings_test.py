@@ -164,27 +164,37 @@ def test_bad_options_are_refused(embedding, options, message):
 def test_care_measures_codes_and_how_they_change():
   layer = make("kd")
   care = code_embeddings.CodeCare(options_of("kd"))
-  first = care(layer, jax.random.key(0), epoch=0, is_last=False)
+  first = care.end_epoch(layer, jax.random.key(0), epoch=0, is_last=False)
   assert set(first) == {"unique_codes", "dead_codes"}
   layer.logits[...] = layer.logits[...].at[0].multiply(-1.0)
-  second = care(layer, jax.random.key(0), epoch=1, is_last=False)
+  second = care.end_epoch(layer, jax.random.key(0), epoch=1, is_last=False)
   assert second["changed_codes"] == pytest.approx(1 / V)
 
 
-def test_care_revives_but_not_at_the_end():
-  care = code_embeddings.CodeCare(options_of("dpq", revival=True))
+def test_care_revives_after_so_many_chunks():
+  care = code_embeddings.CodeCare(options_of("dpq", revival_chunks=3))
   assert care.changes_layers
-  layer = make("dpq")
+  assert [care.is_due(chunk) for chunk in range(4)] == [False] * 2 + [True, 0]
+  layer = make("dpq", relaxation="nearest")
   # All queries are the same: each digit has one entry in use.
   layer.queries[...] = jnp.ones((V, F)) + 1e-3 * normal(V, F)
   layer.eval()
   before = np.asarray(layer.codebooks[...])
-  metrics = care(layer, jax.random.key(0), epoch=0, is_last=True)
-  assert "revived_codes" not in metrics
+  metrics = care.end_epoch(layer, jax.random.key(0), epoch=0, is_last=False)
   np.testing.assert_array_equal(layer.codebooks[...], before)
   assert metrics["dead_codes"] > 0
-  metrics = care(layer, jax.random.key(0), epoch=1, is_last=False)
-  assert metrics["revived_codes"] > 0
+  assert care.revive(layer, jax.random.key(0))["revived_codes"] > 0
+  after = care.end_epoch(layer, jax.random.key(0), epoch=1, is_last=True)
+  assert after["dead_codes"] < metrics["dead_codes"]
+
+
+def test_care_does_not_revive_broken_or_fixed_codes():
+  options = options_of("fixed", revival_chunks=1)
+  care = code_embeddings.CodeCare(options)
+  assert care.revive(make("fixed"), jax.random.key(0)) == {}
+  layer = make("dpq")
+  layer.queries[...] = layer.queries[...].at[3, 0].set(jnp.nan)
+  assert care.revive(layer, jax.random.key(0)) == {}
 
 
 def test_care_clusters_fixed_codes_again_when_it_is_time():
@@ -192,7 +202,9 @@ def test_care_clusters_fixed_codes_again_when_it_is_time():
   layer = make("fixed")
   before = np.asarray(layer.codes())
   for epoch in range(2):
-    metrics = care(layer, jax.random.key(0), epoch=epoch, is_last=False)
+    metrics = care.end_epoch(
+      layer, jax.random.key(0), epoch=epoch, is_last=False
+    )
     assert ("recluster_error" in metrics) == (epoch == 1)
   assert (np.asarray(layer.codes()) != before).any()
 
@@ -201,7 +213,7 @@ def test_care_counts_rows_that_are_not_finite():
   layer = make("kd", guidance="online")
   layer.embed.logits[...] = layer.embed.logits[...].at[3, 0, 1].set(jnp.nan)
   care = code_embeddings.CodeCare(options_of("kd"))
-  metrics = care(layer, jax.random.key(0), epoch=0, is_last=False)
+  metrics = care.end_epoch(layer, jax.random.key(0), epoch=0, is_last=False)
   assert metrics == {"nonfinite_rows": 1.0}
 
 
