@@ -11,8 +11,10 @@ from anchor_codes.compression.points import Points
 from anchor_codes.compression.recipes import Recipe
 
 CODEBOOK_SIZES = (16, 64, 256)
-# Of each of these one width is tried: that which the spectrum speaks for.
+# Of each of these two widths are tried: those which the spectrum speaks for, of
+# all components and of a part of them.
 _ROTATED_SIZES = (16, 32, 64, 128, 256)
+_NARROW = 0.55  # Share of the components that a narrow code keeps.
 _LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
 
 
@@ -94,17 +96,25 @@ def _product(room: _Room, points: Points) -> list[Recipe]:
 
 
 def _rotated(room: _Room, points: Points) -> list[recipes.RotatedCodes]:
-  best: list[recipes.RotatedCodes] = []
+  features = points.features
   expected = functools.partial(expected_error, points=points)
+  wide, narrow = [], []
   for size in _codebook_sizes(room, _ROTATED_SIZES):
-    found: list[recipes.RotatedCodes] = []
-    for width in range(1, min(points.features, 12) + 1):
-      make = lambda length, size=size, width=width: recipes.RotatedCodes(
-        length, size, width
-      )
-      found.extend(room.largest(make, -(-points.features // width)))
-    best.extend(sorted(found, key=expected)[:1])
-  return sorted(best, key=expected)
+    wide.extend(sorted(_widths(room, size, features), key=expected)[:1])
+    # Near neighbours are told apart by the first components, precisely kept.
+    found = _widths(room, size, int(_NARROW * features))
+    narrow.extend(sorted(found, key=expected)[:1])
+  more = [r for r in narrow if r not in wide and _is_used(room, r)]
+  return sorted(wide, key=expected) + sorted(more, key=expected)
+
+
+def _widths(
+  room: _Room, size: int, features: int
+) -> Iterator[recipes.RotatedCodes]:
+  """Yields the longest code of each width, of so many components at most."""
+  for width in range(1, min(features, 12) + 1):
+    make = lambda length, width=width: recipes.RotatedCodes(length, size, width)
+    yield from room.largest(make, -(-features // width))
 
 
 def _additive(room: _Room, points: Points) -> Iterator[Recipe]:

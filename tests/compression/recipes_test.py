@@ -154,6 +154,16 @@ def test_proposals_fit_the_budget_and_use_it(family, budget):
     assert max(sizes) > 0.6 * budget
 
 
+def test_rotated_codes_of_all_and_of_a_part_of_the_components_are_proposed():
+  wide = np.random.default_rng(0).standard_normal((4_000, 40))
+  sample = points.Points.of(wide * np.linspace(2, 1, 40)[None, :])
+  found = proposals.propose("opq", sample, num_embeddings=8_000, budget=60_000)
+  kept = [r.code_length * r.code_features for r in found]
+  assert max(kept) >= 36
+  assert min(kept) <= 0.6 * 40
+  assert len(set(map(str, found))) == len(found)
+
+
 def test_the_spectrum_ranks_sizes_as_fits_do():
   vectors = matrix()
   sample = points.Points.of(vectors)
