@@ -248,12 +248,57 @@ class CodeCare:
     every = self.options.revival_chunks
     return every > 0 and (chunk + 1) % every == 0
 
-  def revive(self, layer: Any, key: Array) -> dict[str, float]:
-    """Revives entries of a layer, in place; returns how many, by name."""
+  def revive(
+    self, layer: Any, key: Array, *, counts: np.ndarray | None = None
+  ) -> dict[str, float]:
+    """Revives entries of a layer, in place; returns how many, by name.
+
+    Args:
+      layer: An embedding by codes, maybe under guidance.
+      key: Source of randomness.
+      counts: How often each symbol occurs, alike by default.
+    """
     layer = _unguided(layer)
     if isinstance(layer, nn.FixedCodeEmbed) or count_nonfinite(layer):
       return {}
-    return {"revived_codes": float(revive(layer, key))}
+    return {"revived_codes": float(revive(layer, key, counts=counts))}
+
+
+def care_for(
+  cares: Mapping[str, CodeCare],
+  model: Any,
+  key: Array,
+  *,
+  chunk: int,
+  epoch: int | None,
+  is_last: bool,
+  counts: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+  """Does what is due for all embeddings by codes of a model, in place.
+
+  Args:
+    cares: What is done for each, by the attribute that holds it.
+    model: The model.
+    key: Source of randomness.
+    chunk: Number of the chunk that has ended, from 0.
+    epoch: Number of the epoch that ends with it, None if none does.
+    is_last: Whether no chunk follows.
+    counts: How often each symbol occurs, by attribute.
+
+  Returns:
+    Metrics by name; with several embeddings their attributes go before.
+  """
+  metrics = {}
+  for index, (name, care) in enumerate(cares.items()):
+    layer, layer_key = getattr(model, name), jax.random.fold_in(key, index)
+    found = {}
+    if epoch is not None:
+      found |= care.end_epoch(layer, layer_key, epoch=epoch, is_last=is_last)
+    if care.is_due(chunk) and not is_last:
+      found |= care.revive(layer, layer_key, counts=counts.get(name))
+    prefix = f"{name}_" if len(cares) > 1 else ""
+    metrics |= {prefix + metric: value for metric, value in found.items()}
+  return metrics
 
 
 def _unguided(layer: Any) -> Any:
@@ -267,21 +312,30 @@ def count_nonfinite(layer: Any) -> int:
   return sum(int(ops.nonfinite_rows(leaf)) for leaf in rows)
 
 
-def revive(layer: Any, key: Array, *, max_rounds: int = 4) -> int:
+def revive(
+  layer: Any,
+  key: Array,
+  *,
+  counts: np.ndarray | None = None,
+  max_rounds: int = 4,
+) -> int:
   """Revives dead entries of a layer, in place.
 
   Args:
     layer: A layer with a method `revive`.
     key: Source of randomness.
+    counts: How often each symbol occurs, alike by default; for 'dpq'.
     max_rounds: The most rounds: an entry that moves may take the symbol of
       another one that has moved, which the next round finds.
 
   Returns:
     How many entries moved, counting each round.
   """
-  total = 0
+  total, options = 0, {}
+  if counts is not None and isinstance(layer, nn.DPQEmbed):
+    options["weights"] = jnp.asarray(counts, jnp.float32)
   for round_key in jax.random.split(key, max_rounds):
-    moved = layer.revive(round_key)
+    moved = layer.revive(round_key, **options)
     total += moved
     if not moved:
       break

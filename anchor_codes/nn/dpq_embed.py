@@ -203,7 +203,13 @@ class DPQEmbed(base.CompactEmbed):
       composition="concat",
     )
 
-  def revive(self, key: PRNGKeyArray, *, noise: float = 0.01) -> int:
+  def revive(
+    self,
+    key: PRNGKeyArray,
+    *,
+    weights: Float[Array, " num_embeddings"] | None = None,
+    noise: float = 0.01,
+  ) -> int:
     """Moves keys that no symbol chooses to symbols of crowded ones, in place.
 
     For the host, between steps; see
@@ -212,6 +218,7 @@ class DPQEmbed(base.CompactEmbed):
 
     Args:
       key: Random key.
+      weights: How often each symbol occurs, alike by default.
       noise: Standard deviation of what is added to the sub-vectors, in terms
         of theirs.
 
@@ -224,6 +231,7 @@ class DPQEmbed(base.CompactEmbed):
       self.codes(),
       self._entries,
       relaxation=self.relaxation,
+      weights=weights,
       noise=noise,
     )
     self._set_entries(revived.entries)

@@ -96,21 +96,24 @@ def revive_entries(
   entries: Entries,
   *,
   relaxation: str,
+  weights: Float[Array, " num_embeddings"] | None = None,
   noise: float = 0.01,
 ) -> Revived:
   r"""Moves entries that no symbol chooses to symbols of crowded entries.
 
   For each dead entry a symbol is drawn among those whose entry has more than
-  its equal share. The dead key moves to the part :math:`q` of that symbol, so
-  that the symbol chooses it:
+  its equal share. The dead key moves to where the part :math:`q` of that symbol
+  chooses it:
 
-  * 'nearest': to :math:`q` itself, at distance zero;
-  * 'softmax': to the direction of :math:`q`, a little longer than the present
-    key of the symbol. Where scores are normalised, to the direction from the
-    mean part, whose standard score no other direction of a round cloud
-    exceeds; with codebooks for each position, to what is orthogonal to the
-    mean, and as long as the keys of this number are, so that no position
-    spoils the common moments for another.
+  * scores that are not normalised: for 'nearest' to :math:`q` itself, for
+    'softmax' to its direction, a little longer than the present key;
+  * normalised scores, one codebook: to the direction of :math:`q` from the mean
+    part, whose standard score no other direction of a round cloud exceeds, as
+    long as the present key;
+  * normalised scores, codebooks for each position: for 'nearest' to :math:`q`
+    itself, for 'softmax' to what of that direction is orthogonal to the mean,
+    as long as the keys of this number are, so that no position spoils the
+    common moments for another.
 
   An untied value starts at that of the entry which the symbol leaves, so that
   the embeddings hardly change. Moments become those of the whole table. A
@@ -124,6 +127,8 @@ def revive_entries(
     entries: The entries; a single codebook is one that all positions share,
       and dies only if no position uses it.
     relaxation: 'softmax' or 'nearest'.
+    weights: How often each symbol occurs, alike by default: training sees
+      normalised scores whose moments are weighted so.
     noise: Standard deviation of what is added to the parts, in terms of
       theirs.
 
@@ -144,7 +149,10 @@ def revive_entries(
   1 [2. 4.]
   """
   check_choice("relaxation", relaxation, RELAXATIONS)
-  return _revive(key, queries, codes, entries, noise, relaxation)
+  if weights is None:
+    weights = jnp.ones(queries.shape[0], jnp.float32)
+  chex.assert_shape(weights, queries.shape[:1])
+  return _revive(key, queries, codes, entries, weights, noise, relaxation)
 
 
 def revive_logits(
@@ -243,12 +251,13 @@ def _draw_donors(
   return jax.vmap(draw, (0, 1, 0))(keys, codes, usage)
 
 
-@functools.partial(jax.jit, static_argnums=5)
+@functools.partial(jax.jit, static_argnums=6)
 def _revive(
   key: PRNGKeyArray,
   queries: Array,
   codes: Array,
   entries: Entries,
+  weights: Array,
   noise: float,
   relaxation: str,
 ) -> Revived:
@@ -257,7 +266,10 @@ def _revive(
   parts = queries.reshape(*codes.shape, width)
   if books == 1:
     # All positions choose from one pool: they are as many more symbols.
+    shares = jnp.repeat(weights, parts.shape[1])
     codes, parts = codes.reshape(-1, 1), parts.reshape(-1, 1, width)
+  else:
+    shares = weights
   usage = code_usage(codes, codebook_size=size)
   draw_key, noise_key = jax.random.split(key)
   symbols, crowded = _draw_donors(draw_key, codes, usage, size)
@@ -265,25 +277,29 @@ def _revive(
   positions = jnp.arange(books)[:, None]
   former = codes[symbols, positions].astype(jnp.int32)
   targets = wide(parts[symbols, positions])
-  centre = jnp.mean(wide(parts), axis=0)[:, None, :]
+  centre = jnp.average(wide(parts), axis=0, weights=shares)[:, None, :]
   spread = jnp.sqrt(
     jnp.mean(jnp.square(targets - centre), (1, 2), keepdims=True)
   )
   draws = jax.random.normal(noise_key, targets.shape, targets.dtype)
   targets = targets + noise * spread * draws
-  if relaxation == "softmax":
-    if entries.moments is None:
-      lengths = _LEAD * _lengths(wide(keys[positions, former]))
-    else:
-      # All positions are normalised together, so they have to be alike.
-      targets = _without(targets - centre, centre)
-      squares = jnp.mean(jnp.square(_lengths(wide(keys))), axis=0)
-      lengths = jnp.broadcast_to(jnp.sqrt(squares), is_dead.shape)
-    targets = _rescale(targets, lengths)
+  lengths = _lengths(wide(keys[positions, former]))
+  if entries.moments is None:
+    if relaxation == "softmax":
+      targets = _rescale(targets, _LEAD * lengths)
+  elif books == 1:
+    targets = _rescale(targets - centre, lengths)
+  elif relaxation == "softmax":
+    # All positions are normalised together, so they have to be alike.
+    squares = jnp.mean(jnp.square(_lengths(wide(keys))), axis=0)
+    lengths = jnp.broadcast_to(jnp.sqrt(squares), is_dead.shape)
+    targets = _rescale(_without(targets - centre, centre), lengths)
   new_keys = jnp.where(is_dead[:, :, None], targets.astype(keys.dtype), keys)
   entries = _moved(entries, new_keys, is_dead, former)
   if entries.moments is not None:
-    moments = query_moments(queries, new_keys, relaxation=relaxation)
+    moments = query_moments(
+      queries, new_keys, relaxation=relaxation, weights=weights
+    )
     entries = entries._replace(moments=moments)
   return Revived(entries, jnp.sum(is_dead))
 
@@ -303,7 +319,7 @@ def _without(
   centre: Float[Array, "books _ width"],
 ) -> Float[Array, "books codebook_size width"]:
   """Removes the direction of the mean, if others are left."""
-  if vectors.shape[-1] == 1 or vectors.shape[0] == 1:
+  if vectors.shape[-1] == 1:
     return vectors
   squares = jnp.sum(jnp.square(centre), axis=-1, keepdims=True)
   shares = jnp.sum(vectors * centre, axis=-1, keepdims=True)

@@ -183,7 +183,9 @@ def test_care_revives_after_so_many_chunks():
   metrics = care.end_epoch(layer, jax.random.key(0), epoch=0, is_last=False)
   np.testing.assert_array_equal(layer.codebooks[...], before)
   assert metrics["dead_codes"] > 0
-  assert care.revive(layer, jax.random.key(0))["revived_codes"] > 0
+  counts = np.arange(1, V + 1)
+  revived = care.revive(layer, jax.random.key(0), counts=counts)
+  assert revived["revived_codes"] > 0
   after = care.end_epoch(layer, jax.random.key(0), epoch=1, is_last=True)
   assert after["dead_codes"] < metrics["dead_codes"]
 
