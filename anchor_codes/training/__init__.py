@@ -19,6 +19,9 @@ from anchor_codes.training.chunks import (
   run_chunks,
 )
 from anchor_codes.training.freezing import keep_zeros
+from anchor_codes.training.memory import available_memory, check_fits
+from anchor_codes.training.preemption import PreemptedError, Preemption
+from anchor_codes.training.processes import PeerWatch
 from anchor_codes.training.proximal import proximal_l1, proximal_yogi
 from anchor_codes.training.resizing import anchor_capacity, resize_anchors
 from anchor_codes.training.rows import (
@@ -31,6 +34,12 @@ from anchor_codes.training.rows import (
   update_rows,
 )
 from anchor_codes.training.schedules import temperature_schedule
+from anchor_codes.training.sharded_exchange import (
+  RowExchange,
+  exchange_rows,
+  update_sharded_rows,
+)
+from anchor_codes.training.sharding import pad_rows, row_specs, unpad_rows
 
 __all__ = [
   "AnchorController",
@@ -41,21 +50,32 @@ __all__ = [
   "Checkpointer",
   "Chunk",
   "MarginalController",
+  "PeerWatch",
+  "PreemptedError",
+  "Preemption",
+  "RowExchange",
   "TrendController",
   "UniqueIds",
   "anchor_capacity",
+  "available_memory",
+  "check_fits",
   "compile_chunk",
   "data_mesh",
+  "exchange_rows",
   "gather_rows",
   "keep_zeros",
+  "pad_rows",
   "proximal_l1",
   "proximal_yogi",
   "resize_anchors",
+  "row_specs",
   "row_updates",
   "run_chunks",
   "scale_by_row_adagrad",
   "scatter_rows",
   "temperature_schedule",
   "unique_ids",
+  "unpad_rows",
   "update_rows",
+  "update_sharded_rows",
 ]

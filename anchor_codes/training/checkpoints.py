@@ -17,7 +17,7 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from anchor_codes import typing
+from anchor_codes.training import digests
 
 RECORD = "record.json"
 STATE = "state"
@@ -84,7 +85,12 @@ class Checkpointer:
     return sorted(int(name) for name in names if name.isdecimal())
 
   def save(
-    self, step: int, state: Any, metadata: Mapping[str, Any] | None = None
+    self,
+    step: int,
+    state: Any,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    num_rows: Any = 0,
   ) -> None:
     """Writes one step, and removes the oldest one if there are too many.
 
@@ -95,7 +101,10 @@ class Checkpointer:
       step: Its number, greater than that of the newest step.
       state: A pytree of arrays, typed keys of random numbers among them.
       metadata: What JSON can hold: the configuration, the state of a
-        controller, sizes that decide shapes in the state.
+        controller, sizes that decide shapes in the state, the position of an
+        iterator over the data. Those of the first process count.
+      num_rows: How many rows of the arrays are no padding, 0 for arrays without
+        padding: a pytree of integers that is a prefix of the state.
 
     Raises:
       ValueError: If there is a step of this number or a later one.
@@ -109,8 +118,8 @@ class Checkpointer:
     record: dict[str, Any] = {
       "metadata": json.loads(json.dumps(metadata or {}))
     }
-    arrays = _flatten(state)
-    record["arrays"] = {name: _describe(leaf) for name, leaf in arrays.items()}
+    arrays, rows = _flatten(state), _flatten_rows(num_rows, state)
+    record["arrays"] = digests.describe_arrays(arrays, rows)
     saving = self.folder / f"saving-{step}"
     _on_one_process(self._prepare, saving)
     self._damaged.clear()
@@ -133,7 +142,7 @@ class Checkpointer:
     raise self._error(None)
 
   def restore(
-    self, example: Any, *, step: int | None = None
+    self, example: Any, *, step: int | None = None, num_rows: Any = 0
   ) -> tuple[int, Any, dict[str, Any]]:
     """Reads the newest step without damage.
 
@@ -143,6 +152,9 @@ class Checkpointer:
         function from the metadata of a step to such an example, if shapes
         change from step to step.
       step: The step to read; the newest one by default.
+      num_rows: As for :meth:`save`, and the same numbers. The padding of
+        arrays of JAX may be another one, for another number of devices; what is
+        new in it is zero.
 
     Returns:
       The number of the step, its state, bit for bit, and its metadata.
@@ -158,7 +170,8 @@ class Checkpointer:
       metadata = record["metadata"]
       target = example(metadata) if _is_function(example) else example
       arrays = _flatten(target)
-      _check_fit(number, record["arrays"], arrays)
+      rows = _flatten_rows(num_rows, target)
+      _check_fit(number, record["arrays"], arrays, rows)
       try:
         arrays = self._read_arrays(number, record, arrays)
       except _DamagedError as error:
@@ -183,13 +196,16 @@ class Checkpointer:
     """Reads the arrays, verified twice: as files, and as arrays."""
     path = self.folder / str(step)
     # Orbax is not given damaged files: it may crash in a thread of its own.
-    _check_files(path, record["files"])
+    _raise_everywhere(_find_damaged_file(path, record["files"]))
     abstract = {k: _abstract(leaf) for k, leaf in _stored(arrays).items()}
-    arguments = self._orbax.args.StandardRestore(abstract)
+    # Not strict about shapes: those that may differ were checked before.
+    arguments = self._orbax.args.StandardRestore(abstract, strict=False)
     restored = self._arrays.restore(path / STATE, args=arguments)
+    bad = ""
     for name, leaf in restored.items():
-      if _digest(leaf) != record["arrays"][name]["sha256"]:
-        raise _DamagedError(f"{name} does not agree with its SHA-256")
+      if not bad and not digests.agrees(leaf, record["arrays"][name]):
+        bad = f"{name} does not agree with its SHA-256"
+    _raise_everywhere(bad)
     # The merge keeps the order of the example, by which leaves are put back.
     return {name: _empty(leaf) for name, leaf in arrays.items()} | restored
 
@@ -224,7 +240,7 @@ class Checkpointer:
   def _complete(
     self, step: int, saving: pathlib.Path, record: dict[str, Any]
   ) -> None:
-    record["files"] = _digests_of_files(saving)
+    record["files"] = digests.digests_of_files(saving)
     record["sha256"] = _digest_of_record(record)
     (saving / RECORD).write_text(json.dumps(record), encoding="utf-8")
     # The rename is what makes a step: before it nobody sees one, and after it
@@ -274,6 +290,18 @@ def _flatten(state: Any) -> dict[str, Any]:
   return arrays
 
 
+def _flatten_rows(num_rows: Any, state: Any) -> dict[str, int]:
+  """How many rows of each leaf are no padding, 0 for all of them, by path."""
+  numbers = jax.tree.leaves(jax.tree.broadcast(num_rows, state))
+  rows = dict(zip(_flatten(state), numbers, strict=True))
+  for name, leaf in _flatten(state).items():
+    if rows[name] and rows[name] > leaf.shape[0]:
+      raise ValueError(
+        f"{name} must have at least {rows[name]} rows, got {leaf.shape[0]}."
+      )
+  return rows
+
+
 def _stored(arrays: dict[str, Any]) -> dict[str, Any]:
   """All arrays but those without elements, which Orbax refuses."""
   return {name: leaf for name, leaf in arrays.items() if math.prod(leaf.shape)}
@@ -286,38 +314,15 @@ def _empty(leaf: Any) -> Any:
   return leaf
 
 
-def _is_key(leaf: Any) -> bool:
-  return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _abstract(leaf: Any) -> Any:
   """What Orbax wants to know of an array that it is to read."""
   if isinstance(leaf, np.ndarray | np.generic):
     return np.asarray(leaf)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   sharding = leaf.sharding or here
-  if _is_key(leaf):
+  if digests.is_key(leaf):
     leaf = jax.eval_shape(jax.random.key_data, leaf)
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _describe(leaf: Any) -> dict[str, Any]:
-  return {
-    "shape": list(leaf.shape),
-    "dtype": str(leaf.dtype),
-    "sha256": _digest(leaf),
-  }
-
-
-def _digest(leaf: Any) -> str:
-  """SHA-256 of the bytes of an array, wherever its parts are."""
-  data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-  if isinstance(data, jax.Array) and not (
-    data.is_fully_addressable or data.is_fully_replicated
-  ):
-    data = multihost_utils.process_allgather(data, tiled=True)
-  flat = np.ascontiguousarray(data).reshape(-1)
-  return hashlib.sha256(flat.view(np.uint8).data).hexdigest()
 
 
 def _digest_of_record(record: dict[str, Any]) -> str:
@@ -326,26 +331,26 @@ def _digest_of_record(record: dict[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digests_of_files(folder: pathlib.Path) -> dict[str, str]:
-  files = sorted(path for path in folder.rglob("*") if path.is_file())
-  return {
-    path.relative_to(folder).as_posix(): _digest_of_file(path) for path in files
-  }
-
-
-def _digest_of_file(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_files(folder: pathlib.Path, recorded: dict[str, str]) -> None:
-  for name, digest in recorded.items():
+def _find_damaged_file(folder: pathlib.Path, recorded: dict[str, str]) -> str:
+  """Says what is wrong with the files, of which each process looks at some."""
+  names = sorted(recorded)[jax.process_index() :: jax.process_count()]
+  for name in names:
     try:
-      intact = _digest_of_file(folder / name) == digest
+      intact = digests.digest_of_file(folder / name) == recorded[name]
     except OSError as error:
-      raise _DamagedError(f"{name} cannot be read, {error}") from error
+      return f"{name} cannot be read, {error}"
     if not intact:
-      raise _DamagedError(f"{name} does not agree with its SHA-256")
+      return f"{name} does not agree with its SHA-256"
+  return ""
+
+
+def _raise_everywhere(damage: str) -> None:
+  """Raises an error in all processes if there is damage in one of them."""
+  damaged = np.asarray(bool(damage))
+  if jax.process_count() > 1:
+    damaged = np.any(multihost_utils.process_allgather(damaged))
+  if damaged:
+    raise _DamagedError(damage or "another process has found damage")
 
 
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
@@ -359,16 +364,30 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_fit(
-  step: int, recorded: dict[str, Any], arrays: dict[str, Any]
+  step: int,
+  recorded: dict[str, Any],
+  arrays: dict[str, Any],
+  num_rows: dict[str, int],
 ) -> None:
-  """Checks that a step holds the arrays of the example."""
-  ours = {name: f"{x.dtype}{list(x.shape)}" for name, x in arrays.items()}
-  theirs = {name: x["dtype"] + str(x["shape"]) for name, x in recorded.items()}
+  """Checks that a step holds the arrays of the example, padding aside."""
+  ours = {
+    name: _form(leaf.dtype, leaf.shape, num_rows[name])
+    for name, leaf in arrays.items()
+  }
+  theirs = {
+    name: _form(entry["dtype"], entry["shape"], entry.get("num_rows", 0))
+    for name, entry in recorded.items()
+  }
   for name in ours | theirs:
     if ours.get(name) != theirs.get(name):
       raise ValueError(
         f"checkpoint {step} does not fit the example: {name} is "
         f"{theirs.get(name, 'missing')} in the checkpoint and "
         f"{ours.get(name, 'missing')} in the example. Shapes that change "
-        "from step to step need a function of the metadata as the example."
+        "from step to step need a function of the metadata as the example, "
+        "and padding needs its `num_rows`."
       )
+
+
+def _form(dtype: Any, shape: Sequence[int], num_rows: int) -> str:
+  return f"{dtype}{[*([num_rows] if num_rows else shape[:1]), *shape[1:]]}"

@@ -20,7 +20,7 @@ import toy_training
 from jax.sharding import NamedSharding, PartitionSpec
 
 from anchor_codes import training
-from anchor_codes.training import checkpoints
+from anchor_codes.training import checkpoints, digests
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -220,7 +220,7 @@ def test_arrays_are_verified_apart_from_files(tmp_path):
   shutil.copytree(tmp_path / "1" / "state", two / "state")
   record = json.loads((two / "record.json").read_text())
   (two / "record.json").unlink()
-  record["files"] = checkpoints._digests_of_files(two)
+  record["files"] = digests.digests_of_files(two)
   record["sha256"] = checkpoints._digest_of_record(record)
   (two / "record.json").write_text(json.dumps(record))
   with pytest.warns(UserWarning, match=r"state\['step'\] does not agree"):

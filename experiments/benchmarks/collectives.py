@@ -1,0 +1,66 @@
+"""Reads from a compiled program what travels between devices."""
+
+import re
+from typing import NamedTuple
+
+_COLLECTIVE = re.compile(
+  r"= (?P<shapes>.*?) (?P<kind>all-gather|all-reduce|all-to-all|"
+  r"collective-permute|reduce-scatter)(?:-start)?\("
+)
+_SHAPE = re.compile(
+  r"\b(?P<letter>[a-z]+)(?P<bits>\d*)\w*\[(?P<sizes>[\d,]*)\]"
+)
+
+
+class Collective(NamedTuple):
+  """One move of data between devices.
+
+  Attributes:
+    kind: Its name in XLA, such as "all-gather".
+    nbytes: Size of its result on one device.
+    wire_bytes: What a device has to send for it, by ring or directly.
+  """
+
+  kind: str
+  nbytes: int
+  wire_bytes: int
+
+
+def find_collectives(text: str, *, num_devices: int = 1) -> list[Collective]:
+  """Finds what travels in each run of a program; a loop's body counts once.
+
+  Args:
+    text: The compiled program, ``compiled.as_text()``.
+    num_devices: Number of devices that it runs on.
+
+  Returns:
+    The collectives in the order of the text.
+
+  >>> find_collectives("%a = f32[4,8]{1,0} all-gather(%b)", num_devices=4)
+  [Collective(kind='all-gather', nbytes=128, wire_bytes=96)]
+  """
+  found = []
+  for match in _COLLECTIVE.finditer(text):
+    nbytes = sum(_nbytes(shape) for shape in _SHAPE.finditer(match["shapes"]))
+    sent = _wire_bytes(match["kind"], nbytes, num_devices)
+    found.append(Collective(match["kind"], nbytes, sent))
+  return found
+
+
+def _nbytes(shape: re.Match[str]) -> int:
+  # A predicate has no width in its name.
+  total = int(shape["bits"] or 8) // 8
+  for size in filter(None, shape["sizes"].split(",")):
+    total *= int(size)
+  return total
+
+
+def _wire_bytes(kind: str, nbytes: int, num_devices: int) -> int:
+  others = num_devices - 1
+  if kind == "all-reduce":  # A reduce-scatter, and an all-gather.
+    return 2 * nbytes * others // num_devices
+  if kind == "reduce-scatter":  # The result is one part of many.
+    return nbytes * others
+  return (
+    nbytes if kind == "collective-permute" else nbytes * others // num_devices
+  )
