@@ -12,7 +12,9 @@ VERSION = re.search(
   re.MULTILINE,
 ).group(1)
 
+PARQUET = ["pyarrow>=17"]
 EXPERIMENTS = [
+  *PARQUET,  # Interactions are read as Arrow columns, those of CSV files, too.
   "array-record>=0.8",
   "grain>=0.2.18",
   "importlib_resources",  # TFDS needs it for the builders of its old layout.
@@ -28,12 +30,10 @@ EXPERIMENTS = [
 ]
 FAISS = ["faiss-cpu>=1.9"]
 ONNX = ["onnx>=1.17"]
-PARQUET = ["pyarrow>=17"]
 TEST = [
   *EXPERIMENTS,
   *FAISS,
   *ONNX,
-  *PARQUET,
   "beartype>=0.20",
   "hypothesis>=6.100",
   "ipykernel",

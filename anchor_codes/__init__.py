@@ -6,7 +6,8 @@ first used, so that a program that only reads tables needs neither JAX nor Flax.
 * :mod:`anchor_codes.nn`: layers for Flax NNX; :mod:`anchor_codes.linen`: the
   same for Flax Linen.
 * :mod:`anchor_codes.ops`: the functions behind them.
-* :mod:`anchor_codes.training`: gradient transformations, rows, checkpoints.
+* :mod:`anchor_codes.training`: gradient transformations, rows, checkpoints;
+  :mod:`anchor_codes.steps`: training steps of a model of one's own.
 * :mod:`anchor_codes.tables`: trained tables as files, for NumPy alone;
   :mod:`anchor_codes.accounting`: their sizes.
 * :mod:`anchor_codes.compression`: makes a compact table of a given matrix.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     nn,
     ops,
     serving,
+    steps,
     tables,
     training,
   )
@@ -62,6 +64,7 @@ __all__ = [
   "nn",
   "ops",
   "serving",
+  "steps",
   "tables",
   "training",
 ]

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from experiments import row_trainer, training_run
+from anchor_codes import steps
+from experiments import training_run
 
 
 class BestEpochRun(training_run.TrainingRun):
@@ -28,13 +29,11 @@ class BestEpochRun(training_run.TrainingRun):
   _best: Any = None
 
   @abc.abstractmethod
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the score of a state, more is better, and its metrics."""
 
   def end_epoch(
-    self, epoch: int, state: row_trainer.TrainState
+    self, epoch: int, state: steps.TrainState
   ) -> tuple[None, dict[str, float]]:
     """Validates, and keeps the model if it is better than all before."""
     score, metrics = self.validate(state)
@@ -52,7 +51,7 @@ class BestEpochRun(training_run.TrainingRun):
     """Starts over: what was best so far is no candidate any more."""
     self.best_score, self.best_epoch, self._best = -np.inf, -1, None
 
-  def best_of(self, state: row_trainer.TrainState) -> row_trainer.TrainState:
+  def best_of(self, state: steps.TrainState) -> steps.TrainState:
     """Returns a state with the parameters that scored best."""
     if self._best is None:
       return state
@@ -60,7 +59,7 @@ class BestEpochRun(training_run.TrainingRun):
     return state._replace(rows=rows, params=params, stats=stats)
 
   def to_checkpoint(
-    self, state: row_trainer.TrainState
+    self, state: steps.TrainState
   ) -> tuple[Any, dict[str, Any]]:
     """Adds the best parameters, which a resumed run may not find again."""
     best = _parameters(state) if self._best is None else self._best
@@ -71,7 +70,7 @@ class BestEpochRun(training_run.TrainingRun):
 
   def from_checkpoint(
     self, arrays: Any, metadata: dict[str, Any]
-  ) -> row_trainer.TrainState:
+  ) -> steps.TrainState:
     """Takes the best parameters back."""
     self.best_epoch = metadata["best_epoch"]
     if "best_score" in metadata:
@@ -79,6 +78,6 @@ class BestEpochRun(training_run.TrainingRun):
     return arrays["state"]
 
 
-def _parameters(state: row_trainer.TrainState) -> Any:
+def _parameters(state: steps.TrainState) -> Any:
   # Copies: the buffers of the state are donated to the next chunk.
   return jax.tree.map(np.array, (state.rows, state.params, state.stats))

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array
 
-from anchor_codes import nn
+from anchor_codes import nn, steps
 from experiments import embeddings, knowledge, optimizers, row_trainer
 from experiments.models import language_model
 
@@ -102,9 +102,9 @@ class Trainer(row_trainer.RowTrainer):
     self,
     model: language_model.LanguageModel,
     batch: Any,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     key: Array,
-  ) -> row_trainer.Selection:
+  ) -> steps.Selection:
     """Leaves only the words of a batch, and those drawn for its softmax."""
     inputs, targets = batch
     share_key, sample_key, drop_key = jax.random.split(key, 3)
@@ -121,7 +121,7 @@ class Trainer(row_trainer.RowTrainer):
       value = nll * inputs.shape[1] + nn.auxiliary_loss(model.embed, inputs)
       return value, ({"loss": nll}, carry)
 
-    return row_trainer.Selection(ids | output_ids, model, loss)
+    return steps.Selection(ids | output_ids, model, loss)
 
   def _draw(
     self, model: language_model.LanguageModel, targets: Array, key: Array
@@ -140,9 +140,7 @@ class Trainer(row_trainer.RowTrainer):
       negative_log_counts=self.sampler.log_counts(words),
     )
 
-  def evaluate(
-    self, state: row_trainer.TrainState, tokens: np.ndarray
-  ) -> float:
+  def evaluate(self, state: steps.TrainState, tokens: np.ndarray) -> float:
     """Returns the perplexity of a text: every token counts.
 
     Args:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import typing
+from anchor_codes import steps, typing
 from experiments import (
   embeddings,
   knowledge,
   language_model_trainer,
   reporting,
-  row_trainer,
   stored_tables,
   training_run,
 )
@@ -162,6 +161,7 @@ class Run(training_run.TrainingRun):
     )
     size, steps = len(self.data.vocabulary), len(self.inputs)
     counts = np.bincount(self.data.train, minlength=size)
+    self.counts = {"embed": counts}
     known = knowledge.load_knowledge(
       config,
       counts,
@@ -191,8 +191,8 @@ class Run(training_run.TrainingRun):
     return {"train_perplexity": math.exp(loss)}
 
   def end_epoch(
-    self, epoch: int, state: row_trainer.TrainState
-  ) -> tuple[row_trainer.TrainState, dict[str, float]]:
+    self, epoch: int, state: steps.TrainState
+  ) -> tuple[steps.TrainState, dict[str, float]]:
     """Validates, and makes the text start anew."""
     del epoch
     report = {}
@@ -205,7 +205,7 @@ class Run(training_run.TrainingRun):
     return state._replace(carry=carry), report
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the trained model, and writes the table and the result."""
     model = self.trainer.model_of(state)

@@ -12,14 +12,13 @@ import pathlib
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import typing
+from anchor_codes import steps, typing
 from experiments import (
   best_epoch,
   knowledge,
   masked_language_trainer,
   pretrained,
   reporting,
-  row_trainer,
   stored_tables,
   training_run,
   transformer_options,
@@ -149,9 +148,7 @@ class Run(best_epoch.BestEpochRun):
     """Returns the mean negative log likelihood of what was hidden."""
     return {"train_loss": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the log likelihood of what is hidden of the validation texts."""
     found = self.trainer.evaluate(state, self.valid_tokens)
     metrics = {
@@ -161,7 +158,7 @@ class Run(best_epoch.BestEpochRun):
     return -found.nll, metrics
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Writes all weights of the best model, its table, and the result."""
     model = self.trainer.model_of(self.best_of(state))

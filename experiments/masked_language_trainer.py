@@ -9,7 +9,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array
 
-from anchor_codes import nn, typing
+from anchor_codes import nn, steps, typing
 from experiments import (
   embeddings,
   knowledge,
@@ -141,9 +141,9 @@ class Trainer(row_trainer.RowTrainer):
     self,
     model: models.MaskedLanguageModel,
     batch: Any,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     key: Array,
-  ) -> row_trainer.Selection:
+  ) -> steps.Selection:
     """Hides symbols, and leaves only the rows of what is needed."""
     mask_key, share_key, sample_key, drop_key = jax.random.split(key, 4)
     where = batch != words.PADDING_ID
@@ -171,7 +171,7 @@ class Trainer(row_trainer.RowTrainer):
       total = value + nn.auxiliary_loss(model.embed, inputs)
       return total, ({"loss": value}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def _draw(self, key: Array) -> Array:
     if self.sampler is None:
@@ -192,9 +192,7 @@ class Trainer(row_trainer.RowTrainer):
       negative_log_counts=log_counts[num_labels:],
     )
 
-  def evaluate(
-    self, state: row_trainer.TrainState, tokens: np.ndarray
-  ) -> Evaluation:
+  def evaluate(self, state: steps.TrainState, tokens: np.ndarray) -> Evaluation:
     """Measures predictions of symbols, the same ones whenever it is called.
 
     Args:

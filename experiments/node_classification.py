@@ -13,7 +13,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from anchor_codes import nn, training, typing
+from anchor_codes import nn, steps, training, typing
 from experiments import (
   best_epoch,
   embeddings,
@@ -194,8 +194,8 @@ class Trainer(row_trainer.RowTrainer):
     )
 
   def step(
-    self, state: row_trainer.TrainState, batch: Any
-  ) -> tuple[row_trainer.TrainState, dict[str, Array]]:
+    self, state: steps.TrainState, batch: Any
+  ) -> tuple[steps.TrainState, dict[str, Array]]:
     """Takes the steps of a chunk, for each of which the batch is the same."""
     # Scanned here: the scan around it would want a copy of the graph for each.
     step = lambda state, _: row_trainer.RowTrainer.step(self, state, batch)
@@ -205,9 +205,9 @@ class Trainer(row_trainer.RowTrainer):
     self,
     model: graph_network.GraphNetwork,
     batch: Batch,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     key: Array,
-  ) -> row_trainer.Selection:
+  ) -> steps.Selection:
     """Takes all words: a step sees the whole graph."""
     key = jax.random.fold_in(key, batch.seed[0])
     words = jnp.arange(self.num_words)
@@ -221,10 +221,10 @@ class Trainer(row_trainer.RowTrainer):
       total = value + penalty + nn.auxiliary_loss(model.embed, words)
       return total, ({"loss": value}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def evaluate(
-    self, state: row_trainer.TrainState, batch: Batch
+    self, state: steps.TrainState, batch: Batch
   ) -> tuple[float, float]:
     """Returns the mean loss and the accuracy on the nodes of a split."""
     parameters = state.rows, state.params, state.stats
@@ -310,16 +310,14 @@ class Run(best_epoch.BestEpochRun):
     """Returns the mean negative log likelihood of a chunk."""
     return {"train_loss": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns what the criterion makes of the validation nodes."""
     loss, accuracy = self.evaluate(state, self.splits["valid"])
     score = accuracy if self.config.criterion == "accuracy" else -loss
     return score, {"valid_loss": loss, "valid_accuracy": accuracy}
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the best model, and writes the table and the result."""
     model = self.trainer.model_of(self.best_of(state))

@@ -8,12 +8,11 @@ import numpy as np
 import optax
 from jax import numpy as jnp
 
-from anchor_codes import ops, training, typing
+from anchor_codes import ops, steps, training, typing
 from experiments import (
   recommender_options,
   recommender_trainer,
   recommending,
-  row_trainer,
 )
 
 RULES = {
@@ -26,7 +25,7 @@ RULES = {
 class Trainer(recommender_trainer.Trainer):
   """A trainer whose tables have room for a power of two of anchors."""
 
-  def init(self) -> row_trainer.TrainState:
+  def init(self) -> steps.TrainState:
     """Returns the state at the start of training."""
     state = super().init()
     for name, number in self.num_anchors().items():
@@ -47,8 +46,8 @@ class Trainer(recommender_trainer.Trainer):
     }
 
   def apply_plan(
-    self, state: row_trainer.TrainState, plan: training.AnchorPlan
-  ) -> row_trainer.TrainState:
+    self, state: steps.TrainState, plan: training.AnchorPlan
+  ) -> steps.TrainState:
     """Takes out anchors, and adds fresh ones.
 
     Args:
@@ -71,12 +70,12 @@ class Trainer(recommender_trainer.Trainer):
 
   def _add(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     name: str,
     begin: int,
     end: int,
     key: jax.Array,
-  ) -> row_trainer.TrainState:
+  ) -> steps.TrainState:
     """Fills empty places with antipodal anchors, and gives rows shares."""
     model, config = self.model_of(state), self.config
     layer = getattr(model, name)
@@ -115,7 +114,7 @@ class NonparametricRun(recommending.Run):
   ):
     self.check(config)
     self.controller = make_controller(config)
-    self.snapshots: dict[int, row_trainer.TrainState] = {}
+    self.snapshots: dict[int, steps.TrainState] = {}
     self.finish_from: int | None = None
     self.path_is_done = False
     super().__init__(config, *args, **kw)
@@ -148,7 +147,7 @@ class NonparametricRun(recommending.Run):
       return False
     return epoch >= self.finish_from + self.config.decay_epochs
 
-  def end_epoch(self, epoch: int, state: row_trainer.TrainState) -> Any:
+  def end_epoch(self, epoch: int, state: steps.TrainState) -> Any:
     """Lets the controller decide; in the second part, validates."""
     if self.finish_from is not None:
       new_state, metrics = super().end_epoch(epoch, state)
@@ -158,8 +157,8 @@ class NonparametricRun(recommending.Run):
     return self.control(epoch, state, metrics["valid_mse"]), metrics
 
   def control(
-    self, epoch: int, state: row_trainer.TrainState, loss: float
-  ) -> row_trainer.TrainState:
+    self, epoch: int, state: steps.TrainState, loss: float
+  ) -> steps.TrainState:
     """Takes one round of the controller, and carries out its plan."""
     self.controller, plan = self.controller.update(
       training.AnchorStatistics(
@@ -187,14 +186,14 @@ class NonparametricRun(recommending.Run):
     """Tells whether the second part begins when the numbers are learned."""
     return True
 
-  def start_finish(self, epoch: int, state: row_trainer.TrainState) -> None:
+  def start_finish(self, epoch: int, state: steps.TrainState) -> None:
     """Begins the second part with a state, from which the rate falls."""
     self.finish_from = epoch
     length = self.config.decay_epochs * self.steps_per_epoch
     self._enter(num_updates(state), length)
     self.forget_best()
 
-  def importances(self, state: row_trainer.TrainState) -> dict[str, np.ndarray]:
+  def importances(self, state: steps.TrainState) -> dict[str, np.ndarray]:
     """Returns how much each anchor lowers the validation error."""
     ratings = tuple(map(jnp.asarray, self.ratings_of(self.validation_rows())))
     return self.trainer.importances(state, ratings, self.num_anchors)
@@ -203,7 +202,7 @@ class NonparametricRun(recommending.Run):
     """Returns the ratings that the controller measures on."""
     return self.splits.valid
 
-  def num_nonzeros(self, state: row_trainer.TrainState) -> int:
+  def num_nonzeros(self, state: steps.TrainState) -> int:
     """Returns the non-zero weights of all tables of anchors."""
     model = self.trainer.model_of(state)
     return sum(
@@ -211,9 +210,7 @@ class NonparametricRun(recommending.Run):
       for name in self.num_anchors
     )
 
-  def describe(
-    self, state: row_trainer.TrainState, loss: float
-  ) -> dict[str, float]:
+  def describe(self, state: steps.TrainState, loss: float) -> dict[str, float]:
     """Returns the numbers of anchors, and the objective."""
     number = sum(self.num_anchors.values())
     nonzeros = self.num_nonzeros(state)
@@ -227,9 +224,7 @@ class NonparametricRun(recommending.Run):
     sizes = {f"num_anchors_{n}": k for n, k in self.num_anchors.items()}
     return {**sizes, "num_nonzeros": nonzeros, "objective": float(objective)}
 
-  def final_state(
-    self, state: row_trainer.TrainState
-  ) -> row_trainer.TrainState:
+  def final_state(self, state: steps.TrainState) -> steps.TrainState:
     """Returns the best state, without empty places for anchors."""
     state = super().final_state(state)
     for name, number in self.num_anchors.items():
@@ -238,13 +233,13 @@ class NonparametricRun(recommending.Run):
       )
     return jax.tree.map(jnp.asarray, state)
 
-  def final_metrics(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def final_metrics(self, state: steps.TrainState) -> dict[str, float]:
     """Adds the numbers of anchors, and the objective."""
     metrics = super().final_metrics(state)
     return metrics | self.describe(state, metrics["valid_mse"])
 
   def to_checkpoint(
-    self, state: row_trainer.TrainState
+    self, state: steps.TrainState
   ) -> tuple[Any, dict[str, Any]]:
     """Adds the record of the controller, and states it may go back to."""
     arrays, metadata = super().to_checkpoint(state)
@@ -278,7 +273,7 @@ class NonparametricRun(recommending.Run):
 
   def from_checkpoint(
     self, arrays: Any, metadata: dict[str, Any]
-  ) -> row_trainer.TrainState:
+  ) -> steps.TrainState:
     """Takes the record back."""
     state = super().from_checkpoint(arrays, metadata)
     self.controller = self.controller.from_metadata(metadata["controller"])
@@ -357,7 +352,7 @@ def make_controller(
   )
 
 
-def num_updates(state: row_trainer.TrainState) -> int:
+def num_updates(state: steps.TrainState) -> int:
   """Returns how many updates the optimisers of a state have made."""
   counts = optax.tree.get_all_with_path(state.row_states["user_bias"], "count")
   return int(counts[0][1])

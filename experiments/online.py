@@ -7,12 +7,11 @@ import numpy as np
 from flax import nnx
 from jax import numpy as jnp
 
-from anchor_codes import nn, training, typing
+from anchor_codes import nn, steps, training, typing
 from experiments import (
   nonparametric,
   recommender_options,
   recommending,
-  row_trainer,
 )
 from experiments.datasets import rating_batches
 from experiments.datasets import ratings as datasets
@@ -124,9 +123,7 @@ class OnlineRun(nonparametric.NonparametricRun):
     """Returns the validation ratings of those who have been there."""
     return self.valid
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Adds how far time has come."""
     mse = self.evaluate(state, self.valid)
     sizes = {f"num_{name}": float(n) for name, n in self.seen.items()}
@@ -140,8 +137,8 @@ class OnlineRun(nonparametric.NonparametricRun):
     return config.online_batches * path + config.decay_epochs
 
   def control(
-    self, epoch: int, state: row_trainer.TrainState, loss: float
-  ) -> row_trainer.TrainState:
+    self, epoch: int, state: steps.TrainState, loss: float
+  ) -> steps.TrainState:
     """Takes a round; a path that is done is followed by the next batch.
 
     The path only says how many anchors the ratings so far ask for. The next
@@ -153,7 +150,7 @@ class OnlineRun(nonparametric.NonparametricRun):
       state = self.next_batch(state.step)
     return state
 
-  def next_batch(self, step: Any) -> row_trainer.TrainState:
+  def next_batch(self, step: Any) -> steps.TrainState:
     """Returns the state where the path began, with rows for new symbols."""
     trunk = self.controller.pruning_from
     self.num_anchors = dict(self.controller.rounds[trunk].num_anchors)
@@ -176,8 +173,8 @@ class OnlineRun(nonparametric.NonparametricRun):
     return self.time + 1 == self.config.online_batches
 
   def admit(
-    self, state: row_trainer.TrainState, before: dict[str, int]
-  ) -> row_trainer.TrainState:
+    self, state: steps.TrainState, before: dict[str, int]
+  ) -> steps.TrainState:
     """Gives rows to the symbols that were not there before."""
     state = self.resize(state, self.table_sizes())
     model = self.trainer.model_of(state)
@@ -187,17 +184,15 @@ class OnlineRun(nonparametric.NonparametricRun):
     return self.trainer.replace_model(state, model)
 
   def resize(
-    self, state: row_trainer.TrainState, sizes: dict[str, int]
-  ) -> row_trainer.TrainState:
+    self, state: steps.TrainState, sizes: dict[str, int]
+  ) -> steps.TrainState:
     """Gives the tables other numbers of rows, new ones with zeros."""
     state = _with_rows(state, dict(self.trainer.sizes), sizes)
     if sizes != self.trainer.sizes:
       self.use_trainer(self._trainer_of(sizes))
     return jax.tree.map(jnp.asarray, state)
 
-  def final_state(
-    self, state: row_trainer.TrainState
-  ) -> row_trainer.TrainState:
+  def final_state(self, state: steps.TrainState) -> steps.TrainState:
     """Returns the best state, with one row for all who were never seen."""
     sizes = {name: count + 1 for name, count in self.seen.items()}
     state = self.resize(super().final_state(state), sizes)
@@ -230,7 +225,7 @@ class OnlineRun(nonparametric.NonparametricRun):
     return trainer
 
   def to_checkpoint(
-    self, state: row_trainer.TrainState
+    self, state: steps.TrainState
   ) -> tuple[Any, dict[str, Any]]:
     """Remembers the time."""
     arrays, metadata = super().to_checkpoint(state)
@@ -299,10 +294,10 @@ def set_to_mean(layer: Any, begin: int, end: int) -> None:
 
 
 def _with_rows(
-  state: row_trainer.TrainState,
+  state: steps.TrainState,
   old_sizes: dict[str, int],
   sizes: dict[str, int],
-) -> row_trainer.TrainState:
+) -> steps.TrainState:
   """Adds rows of zeros to tables and their optimisers' state, or cuts rows."""
 
   def resize(name: str, tree: Any) -> Any:

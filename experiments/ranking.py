@@ -8,12 +8,11 @@ import numpy as np
 from jax import numpy as jnp
 from jaxtyping import Array
 
-from anchor_codes import ops
+from anchor_codes import ops, steps
 from experiments import (
   negatives,
   recommender_trainer,
   recommending,
-  row_trainer,
 )
 from experiments.datasets import ratings as datasets
 
@@ -36,8 +35,8 @@ class RankingTrainer(recommender_trainer.Trainer):
     return {"users": batch_size, "items": 2 * batch_size}
 
   def select(
-    self, model: Any, batch: Any, state: row_trainer.TrainState, key: Array
-  ) -> row_trainer.Selection:
+    self, model: Any, batch: Any, state: steps.TrainState, key: Array
+  ) -> steps.Selection:
     """Leaves only the users and items of a batch."""
     users, liked, others = batch
     ids, positions = self.take_all(model, users, jnp.stack([liked, others]))
@@ -49,7 +48,7 @@ class RankingTrainer(recommender_trainer.Trainer):
       )
       return value, ({"loss": plain}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
 
 class RankingRun(recommending.Run):
@@ -121,9 +120,7 @@ class RankingRun(recommending.Run):
     """Returns the loss of a chunk, without the norms."""
     return {"train_loss": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Ranks for the validation pairs."""
     found = self.rank(state, self.splits.valid, [self.splits.train])
     metrics = {f"valid_{name}": value for name, value in found.items()}
@@ -133,11 +130,11 @@ class RankingRun(recommending.Run):
     """Returns the better one of two results."""
     return max(first, second)
 
-  def measure_valid(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def measure_valid(self, state: steps.TrainState) -> dict[str, float]:
     """Ranks for the validation pairs."""
     return self.validate(state)[1]
 
-  def measure_test(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def measure_test(self, state: steps.TrainState) -> dict[str, float]:
     """Ranks for the pairs of the test, without those of the other parts."""
     parts = [self.splits.train, self.splits.valid]
     found = self.rank(state, self.splits.test, parts)
@@ -145,7 +142,7 @@ class RankingRun(recommending.Run):
 
   def rank(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     relevant: np.ndarray,
     known: list[np.ndarray],
   ) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from anchor_codes import typing
 from anchor_codes.ops import dropout, nonparametric
-from experiments import embeddings
+from experiments import embeddings, interaction_options
 
 GRAPHS = {"ages": "users", "genres": "items", "genre_set": "items"}
 """The table that each graph for sharing is about."""
@@ -20,7 +20,9 @@ _CHOICES = {
 
 
 @dataclasses.dataclass(kw_only=True)
-class RecommenderConfig(embeddings.EmbeddingOptions):
+class RecommenderConfig(
+  embeddings.EmbeddingOptions, interaction_options.InteractionOptions
+):
   """Matrix factorisation with biases, and options of the run.
 
   The options of the embedding hold for users and items alike, but for those
@@ -54,8 +56,9 @@ class RecommenderConfig(embeddings.EmbeddingOptions):
       the movie an anchor stands for; none by default.
     item_embedding: Kind of the items' embedding, if another one.
     item_anchors: Anchors of the items, if another number.
-    dataset: 'ml-100k', 'ml-1m', 'ml-latest-small', 'ml-25m', 'csv:PATH', or
-      'ml-1m-sse-mf' and 'ml-1m-sse-bpr' for the splits released with SSE.
+    dataset: 'ml-100k', 'ml-1m', 'ml-latest-small', 'ml-25m', 'csv:PATH',
+      'ml-1m-sse-mf' and 'ml-1m-sse-bpr' for the splits released with SSE, or
+      'interactions:PATH' for files that need not fit in memory.
     test_file: A CSV file with the ratings of the test, for 'csv:PATH' with the
       split 'given'.
     data_dir: Folder with one folder for each data set; the environment
@@ -237,6 +240,7 @@ def check_config(config: RecommenderConfig) -> None:
   _check_model(config)
   _check_sharing(config)
   _check_rule(config)
+  interaction_options.check_interactions(config)
   if config.max_nonzeros:
     _check_pruning(config)
 

@@ -5,17 +5,17 @@ from collections.abc import Mapping
 import numpy as np
 from jax import numpy as jnp
 
-from anchor_codes import ops
-from experiments import recommender_trainer, row_trainer
+from anchor_codes import ops, steps
+from experiments import recommender_trainer
 
 
 def prune_anchors(
   trainer: recommender_trainer.Trainer,
-  state: row_trainer.TrainState,
+  state: steps.TrainState,
   counts: Mapping[str, np.ndarray],
   *,
   rounds: int,
-) -> row_trainer.TrainState:
+) -> steps.TrainState:
   """Takes out weights in one of several rounds.
 
   Args:

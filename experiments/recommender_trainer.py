@@ -11,7 +11,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
-from anchor_codes import ops
+from anchor_codes import ops, steps
 from experiments import (
   embeddings,
   knowledge,
@@ -143,7 +143,7 @@ class Trainer(row_trainer.RowTrainer):
       rngs=rngs,
     )
 
-  def prepare(self, state: row_trainer.TrainState, batches: Any) -> Any:
+  def prepare(self, state: steps.TrainState, batches: Any) -> Any:
     """Exchanges the users and items of a chunk at random, if asked to.
 
     For all steps at once: their operations are small beside the steps, but so
@@ -162,8 +162,8 @@ class Trainer(row_trainer.RowTrainer):
     return (*jax.vmap(share)(steps, users, items), *others)
 
   def select(
-    self, model: Any, batch: Any, state: row_trainer.TrainState, key: Array
-  ) -> row_trainer.Selection:
+    self, model: Any, batch: Any, state: steps.TrainState, key: Array
+  ) -> steps.Selection:
     """Leaves only the users and items of a batch."""
     users, items, ratings = batch
     if self.config.sharing == "closed_form":
@@ -177,11 +177,11 @@ class Trainer(row_trainer.RowTrainer):
       )
       return value, ({"loss": mse}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def _select_expected(
-    self, model: Any, batch: Any, state: row_trainer.TrainState
-  ) -> row_trainer.Selection:
+    self, model: Any, batch: Any, state: steps.TrainState
+  ) -> steps.Selection:
     """Keeps all rows: any of them may take the place of another."""
     users, items, ratings = batch
     ids, positions = self.take_all(model, users, items, whole=True)
@@ -196,7 +196,7 @@ class Trainer(row_trainer.RowTrainer):
       )
       return value, ({"loss": mse}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def take_all(
     self, model: Any, users: Array, items: Array, *, whole: bool = False
@@ -246,7 +246,7 @@ class Trainer(row_trainer.RowTrainer):
 
   def vectors(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     unseen: dict[str, np.ndarray] | None = None,
   ) -> recommender.Vectors:
     """Composes all vectors and biases.
@@ -271,7 +271,7 @@ class Trainer(row_trainer.RowTrainer):
 
   def importances(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     ratings: tuple[Array, ...],
     num_anchors: dict[str, int],
   ) -> dict[str, np.ndarray]:
@@ -293,7 +293,7 @@ class Trainer(row_trainer.RowTrainer):
     return found
 
   def saliencies(
-    self, state: row_trainer.TrainState, counts: dict[str, np.ndarray]
+    self, state: steps.TrainState, counts: dict[str, np.ndarray]
   ) -> dict[str, Array]:
     """Estimates the rise of the loss without each weight of dense rows.
 

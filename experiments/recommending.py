@@ -11,6 +11,7 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
+from anchor_codes import steps
 from experiments import (
   best_epoch,
   embeddings,
@@ -20,7 +21,6 @@ from experiments import (
   recommender_pruning,
   recommender_trainer,
   reporting,
-  row_trainer,
   stored_tables,
   training_run,
 )
@@ -52,6 +52,29 @@ class Run(best_epoch.BestEpochRun):
   ):
     check_config(config)
     self.config = config
+    self.open_data(data)
+    self.input_seconds = 0.0
+    self.best_test: dict[str, float] = {}
+    self.steps_per_epoch = max(self.num_examples() // config.batch_size, 1)
+    trainer = self.make_trainer(
+      config,
+      self.table_sizes(),
+      self.mean_rating(),
+      self.phase(keep_zeros=False),
+      self.load_knowledge(),
+      self.load_graphs(),
+    )
+    super().__init__(
+      config,
+      pathlib.Path(workdir),
+      trainer,
+      steps_per_epoch=self.steps_per_epoch,
+      mesh=mesh,
+    )
+
+  def open_data(self, data: datasets.Ratings | None) -> None:
+    """Loads the ratings unless they are given, and splits them."""
+    config = self.config
     data = self.prepare(
       data
       or datasets.load_ratings(
@@ -68,24 +91,10 @@ class Run(best_epoch.BestEpochRun):
     )
     self.data = self.arrange(data)
     self.learn_from(self.splits.train)
-    self.input_seconds = 0.0
-    self.best_test: dict[str, float] = {}
-    self.steps_per_epoch = max(self.num_examples() // config.batch_size, 1)
-    trainer = self.make_trainer(
-      config,
-      self.table_sizes(),
-      float(self.data.values[self.learned].mean()),
-      self.phase(keep_zeros=False),
-      self.load_knowledge(),
-      self.load_graphs(),
-    )
-    super().__init__(
-      config,
-      pathlib.Path(workdir),
-      trainer,
-      steps_per_epoch=self.steps_per_epoch,
-      mesh=mesh,
-    )
+
+  def mean_rating(self) -> float:
+    """Returns the mean of the training ratings."""
+    return float(self.data.values[self.learned].mean())
 
   def embedding_options(self) -> dict[str, embeddings.EmbeddingOptions]:
     """Returns the options of users and items."""
@@ -183,9 +192,7 @@ class Run(best_epoch.BestEpochRun):
     """Returns the mean squared error of a chunk."""
     return {"train_mse": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the mean squared error on the validation ratings, negative."""
     mse = self.evaluate(state, self.splits.valid)
     return -mse, {"valid_mse": mse}
@@ -194,16 +201,16 @@ class Run(best_epoch.BestEpochRun):
     """Returns the better one of two results."""
     return min(first, second)
 
-  def measure_valid(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def measure_valid(self, state: steps.TrainState) -> dict[str, float]:
     """Measures a state on all validation ratings."""
     return {"valid_mse": self.evaluate(state, self.splits.valid)}
 
-  def measure_test(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def measure_test(self, state: steps.TrainState) -> dict[str, float]:
     """Measures a state on the test ratings."""
     mse = self.evaluate(state, self.splits.test)
     return {"test_mse": mse, "test_rmse": math.sqrt(mse)}
 
-  def end_epoch(self, epoch: int, state: row_trainer.TrainState) -> Any:
+  def end_epoch(self, epoch: int, state: steps.TrainState) -> Any:
     """Validates; and prunes, in the epochs for that."""
     metrics = self._judge(epoch, state)
     done = epoch + 1 - self.config.prune_from
@@ -219,9 +226,7 @@ class Run(best_epoch.BestEpochRun):
     )
     return pruned, metrics
 
-  def _judge(
-    self, epoch: int, state: row_trainer.TrainState
-  ) -> dict[str, float]:
+  def _judge(self, epoch: int, state: steps.TrainState) -> dict[str, float]:
     """Validates; without ratings for that, records how the test goes."""
     if (epoch + 1) % self.config.eval_epochs and epoch + 1 < self.max_epochs():
       return {}
@@ -249,7 +254,7 @@ class Run(best_epoch.BestEpochRun):
     return super().example(metadata)
 
   def to_checkpoint(
-    self, state: row_trainer.TrainState
+    self, state: steps.TrainState
   ) -> tuple[Any, dict[str, Any]]:
     """Remembers the phase too."""
     arrays, metadata = super().to_checkpoint(state)
@@ -260,20 +265,18 @@ class Run(best_epoch.BestEpochRun):
 
   def from_checkpoint(
     self, arrays: Any, metadata: dict[str, Any]
-  ) -> row_trainer.TrainState:
+  ) -> steps.TrainState:
     """Takes the best results on the test back."""
     self.best_test = metadata["best_test"]
     return super().from_checkpoint(arrays, metadata)
 
-  def evaluate(
-    self, state: row_trainer.TrainState, indices: np.ndarray
-  ) -> float:
+  def evaluate(self, state: steps.TrainState, indices: np.ndarray) -> float:
     """Returns the mean squared error on some ratings."""
     vectors = self.vectors(state)
     ratings = map(jnp.asarray, self.ratings_of(indices))
     return float(recommender.mean_squared_error(vectors, *ratings))
 
-  def vectors(self, state: row_trainer.TrainState) -> recommender.Vectors:
+  def vectors(self, state: steps.TrainState) -> recommender.Vectors:
     """Returns all vectors and biases as they are measured.
 
     A user or an item that training has never seen gets the mean vector and the
@@ -288,7 +291,7 @@ class Run(best_epoch.BestEpochRun):
     return data.users[indices], data.items[indices], data.values[indices]
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the best model, and writes the tables and the result."""
     state = self.final_state(state)
@@ -325,13 +328,11 @@ class Run(best_epoch.BestEpochRun):
       "items": int(self.unseen["items"][items].sum()),
     }
 
-  def final_state(
-    self, state: row_trainer.TrainState
-  ) -> row_trainer.TrainState:
+  def final_state(self, state: steps.TrainState) -> steps.TrainState:
     """Returns the state to measure and to store."""
     return self.best_of(state)
 
-  def final_metrics(self, state: row_trainer.TrainState) -> dict[str, float]:
+  def final_metrics(self, state: steps.TrainState) -> dict[str, float]:
     """Measures the state that is stored, by the name of the metric."""
     unseen = self.count_unseen(self.splits.test)
     valid = self.measure_valid(state) if len(self.splits.valid) else {}

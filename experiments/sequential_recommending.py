@@ -12,12 +12,11 @@ import numpy as np
 from jax import numpy as jnp
 from jax.sharding import Mesh
 
-from anchor_codes import tables
+from anchor_codes import steps, tables
 from experiments import (
   best_epoch,
   embeddings,
   reporting,
-  row_trainer,
   sequence_batches,
   sequential_evaluation,
   sequential_graphs,
@@ -96,7 +95,7 @@ class Run(best_epoch.BestEpochRun):
     return {"train_loss": loss}
 
   def end_epoch(
-    self, epoch: int, state: row_trainer.TrainState
+    self, epoch: int, state: steps.TrainState
   ) -> tuple[None, dict[str, float]]:
     """Validates, in every so many epochs and in the last one."""
     done = epoch + 1
@@ -104,16 +103,12 @@ class Run(best_epoch.BestEpochRun):
       return None, {}
     return super().end_epoch(epoch, state)
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the NDCG on the validation items, and all other metrics."""
     metrics = self.measure(state, "valid")
     return metrics["valid_ndcg_at_10"], metrics
 
-  def measure(
-    self, state: row_trainer.TrainState, split: str
-  ) -> dict[str, float]:
+  def measure(self, state: steps.TrainState, split: str) -> dict[str, float]:
     """Measures a state on 'valid' or 'test'; names begin with the split."""
     if split not in self._tasks:
       task = self.make_task(split)
@@ -139,7 +134,7 @@ class Run(best_epoch.BestEpochRun):
     )
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the best model, and writes the tables and the result."""
     state = self.best_of(state)

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array
 
+from anchor_codes import steps
 from experiments import (
   embeddings,
   row_trainer,
@@ -86,8 +87,8 @@ class Trainer(row_trainer.RowTrainer):
     )
 
   def select(
-    self, model: Any, batch: Any, state: row_trainer.TrainState, key: Array
-  ) -> row_trainer.Selection:
+    self, model: Any, batch: Any, state: steps.TrainState, key: Array
+  ) -> steps.Selection:
     """Leaves only the users and items of a batch."""
     share_key, drop_key = jax.random.split(key)
     shared = sequence_sharing.unshared(batch)
@@ -108,11 +109,11 @@ class Trainer(row_trainer.RowTrainer):
       )
       return total, ({"loss": value}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def ranks(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     task: sequential_evaluation.RankingTask,
   ) -> sequential_evaluation.Ranks:
     """Ranks the items that came next.

@@ -12,7 +12,7 @@ from jax import numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from anchor_codes import nn, ops
+from anchor_codes import nn, ops, steps
 from experiments import (
   best_epoch,
   embeddings,
@@ -114,9 +114,9 @@ class Trainer(row_trainer.RowTrainer):
     self,
     model: text_classifier.TextClassifier,
     batch: Any,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     key: Array,
-  ) -> row_trainer.Selection:
+  ) -> steps.Selection:
     """Leaves only the words of a batch."""
     share_key, drop_key = jax.random.split(key)
     where = batch.tokens != words.PADDING_ID
@@ -129,7 +129,7 @@ class Trainer(row_trainer.RowTrainer):
       total = value + nn.auxiliary_loss(model.embed, inputs)
       return total, ({"loss": value}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def _loss(self, logits: Array, labels: Array, key: Array) -> Array:
     """Returns the mean loss, of classes that may be exchanged."""
@@ -142,9 +142,7 @@ class Trainer(row_trainer.RowTrainer):
       )
     return text_classifier.mean_loss(logits, labels)
 
-  def evaluate(
-    self, state: row_trainer.TrainState, texts: words.Batch
-  ) -> float:
+  def evaluate(self, state: steps.TrainState, texts: words.Batch) -> float:
     """Returns the accuracy on texts: the share that gets its own class.
 
     Args:
@@ -309,15 +307,13 @@ class Run(best_epoch.BestEpochRun):
     """Returns the mean negative log likelihood of a chunk."""
     return {"train_loss": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the accuracy on the validation texts."""
     accuracy = self.evaluate(state, self.data.valid)
     return accuracy, {"valid_accuracy": accuracy}
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the best model, and writes the table and the result."""
     model = self.trainer.model_of(self.best_of(state))

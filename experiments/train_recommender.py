@@ -8,18 +8,21 @@ It leaves `result.json`, `metrics.csv`, TensorBoard events, checkpoints,
 `users.safetensors` and `items.safetensors` in the folder. A run that was
 stopped goes on with the same command and `--resume`. `--config.rule=marginal`
 lets the data choose the number of anchors; `--config.loss=bpr` ranks items
-instead of predicting ratings.
+instead of predicting ratings. `--config.dataset=interactions:PATH` reads CSV,
+Parquet or ArrayRecord files that need not fit in memory.
 """
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import (
+  interaction_options,
   nonparametric,
   online,
   ranking,
   recommending,
   reporting,
+  streamed_recommending,
 )
 
 CONFIG = config_flags.DEFINE_config_dataclass(
@@ -37,6 +40,8 @@ def run_type(
   config: recommending.RecommenderConfig,
 ) -> type[recommending.Run]:
   """Returns what runs with some options."""
+  if interaction_options.is_streamed(config):
+    return streamed_recommending.StreamedRun
   if config.loss == "bpr":
     return ranking.RankingRun
   if config.online_batches:

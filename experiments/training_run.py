@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import tables, training
+from anchor_codes import steps, tables, training
 from experiments import (
   code_embeddings,
   embeddings,
@@ -33,6 +34,9 @@ class TrainingRun(abc.ABC):
     steps_per_epoch: Number of steps of an epoch.
     mesh: Devices to train on, all by default.
   """
+
+  counts: Mapping[str, np.ndarray] = types.MappingProxyType({})
+  """How often symbols occur, by embedding; alike where nothing is said."""
 
   def __init__(
     self,
@@ -64,7 +68,7 @@ class TrainingRun(abc.ABC):
       trainer.step,
       self.mesh,
       prepare=trainer.prepare,
-      state_specs=row_trainer.STATE_SPECS,
+      state_specs=steps.STATE_SPECS,
     )
 
   @abc.abstractmethod
@@ -77,13 +81,13 @@ class TrainingRun(abc.ABC):
 
   @abc.abstractmethod
   def end_epoch(
-    self, epoch: int, state: row_trainer.TrainState
-  ) -> tuple[row_trainer.TrainState | None, dict[str, float]]:
+    self, epoch: int, state: steps.TrainState
+  ) -> tuple[steps.TrainState | None, dict[str, float]]:
     """Returns a state to go on with, None for the same, and more metrics."""
 
   @abc.abstractmethod
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures what was trained, and writes the tables and the result.
 
@@ -112,14 +116,14 @@ class TrainingRun(abc.ABC):
     return False
 
   def to_checkpoint(
-    self, state: row_trainer.TrainState
+    self, state: steps.TrainState
   ) -> tuple[Any, dict[str, Any]]:
     """Returns the arrays of a checkpoint, and what else to remember."""
     return state, {}
 
   def from_checkpoint(
     self, arrays: Any, metadata: dict[str, Any]
-  ) -> row_trainer.TrainState:
+  ) -> steps.TrainState:
     """Takes back what :meth:`to_checkpoint` has given; returns the state."""
     del metadata
     return arrays
@@ -137,7 +141,7 @@ class TrainingRun(abc.ABC):
     """Takes the steps of a chunk; callbacks may have replaced `self.chunk`."""
     return self.chunk(state, batches)
 
-  def train(self, *, resume: bool = False) -> row_trainer.TrainState:
+  def train(self, *, resume: bool = False) -> steps.TrainState:
     """Trains to the end, from the start or from the last checkpoint.
 
     Args:
@@ -151,6 +155,8 @@ class TrainingRun(abc.ABC):
       ValueError: If the folder holds the checkpoints of a run that is not to
         be resumed, or of one with other options.
       training.CheckpointError: If all checkpoints are damaged.
+      training.PreemptedError: If the process is sent SIGTERM, after the chunk
+        that it is in; the state is saved if checkpoints are written.
     """
     state, first, restored_step = self.trainer.init(), 0, None
     checkpointer = self._checkpointer()
@@ -166,16 +172,20 @@ class TrainingRun(abc.ABC):
       for name, codes in arrays["codes"].items():
         self.cares[name].history.codes = np.asarray(codes)
       state = self.from_checkpoint(arrays["run"], metadata)
-    with reporting.MetricsWriter(
-      self.workdir, restored_step=restored_step
-    ) as writer:
+    with (
+      training.PeerWatch(),
+      training.Preemption() as preemption,
+      reporting.MetricsWriter(
+        self.workdir, restored_step=restored_step
+      ) as writer,
+    ):
       return training.run_chunks(
         self,
         self.put_state(state),
         self._chunks(first),
         callbacks=[
           lambda *event: self._finish_chunk(writer, *event),
-          lambda *event: self._save(checkpointer, *event),
+          lambda *event: self._save(checkpointer, preemption, *event),
         ],
         first_chunk=first,
       )
@@ -189,7 +199,7 @@ class TrainingRun(abc.ABC):
   def write_result(
     self,
     experiment: str,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     artefacts: Sequence[tables.Table],
     metrics: Mapping[str, float],
     *,
@@ -249,13 +259,12 @@ class TrainingRun(abc.ABC):
     self,
     writer: reporting.MetricsWriter,
     number: int,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     metrics: Mapping[str, np.ndarray],
-  ) -> row_trainer.TrainState | None:
+  ) -> steps.TrainState | None:
     """Writes the metrics; the last chunk of an epoch ends it."""
     self.chunk_seconds.append(time.perf_counter() - self._chunk_start)
-    step, new_state = int(state.step), None
-    report = self.report(float(np.mean(metrics["loss"])))
+    report, new_state = self.report(float(np.mean(metrics["loss"]))), None
     epoch, part = divmod(number, len(self.bounds))
     ends_epoch = part + 1 == len(self.bounds)
     if ends_epoch:
@@ -266,26 +275,23 @@ class TrainingRun(abc.ABC):
         number, state if new_state is None else new_state, ends_epoch=ends_epoch
       )
       report |= measured
-    writer.write(step, report)
+    writer.write(int(state.step), report)
     return new_state
 
   def _care_for_codes(
-    self, number: int, state: row_trainer.TrainState, *, ends_epoch: bool
-  ) -> tuple[row_trainer.TrainState, dict[str, float]]:
+    self, number: int, state: steps.TrainState, *, ends_epoch: bool
+  ) -> tuple[steps.TrainState, dict[str, float]]:
     """Measures the codes of all embeddings after an epoch; may change them."""
-    model, metrics = self.trainer.model_of(state), {}
-    epoch = number // len(self.bounds)
-    is_last = ends_epoch and epoch + 1 == self.max_epochs()
-    key = jax.random.fold_in(jax.random.key(self.config.seed), number)
-    for index, (name, care) in enumerate(self.cares.items()):
-      layer, layer_key = getattr(model, name), jax.random.fold_in(key, index)
-      found = {}
-      if ends_epoch:
-        found |= care.end_epoch(layer, layer_key, epoch=epoch, is_last=is_last)
-      if care.is_due(number) and not is_last:
-        found |= care.revive(layer, layer_key)
-      prefix = f"{name}_" if len(self.cares) > 1 else ""
-      metrics |= {prefix + n: value for n, value in found.items()}
+    model, epoch = self.trainer.model_of(state), number // len(self.bounds)
+    metrics = code_embeddings.care_for(
+      self.cares,
+      model,
+      jax.random.fold_in(jax.random.key(self.config.seed), number),
+      chunk=number,
+      epoch=epoch if ends_epoch else None,
+      is_last=ends_epoch and epoch + 1 == self.max_epochs(),
+      counts=self.counts,
+    )
     if any(care.changes_layers for care in self.cares.values()):
       state = self.trainer.replace_model(state, model)
     return state, metrics
@@ -293,13 +299,15 @@ class TrainingRun(abc.ABC):
   def _save(
     self,
     checkpointer: training.Checkpointer | None,
+    preemption: training.Preemption,
     number: int,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     metrics: Any,
   ) -> None:
+    """Writes a checkpoint if one is due, or the run is to stop."""
     del metrics
-    every = self.config.checkpoint_chunks
-    if checkpointer and (number + 1) % every == 0:
+    stops, every = preemption.requested(), self.config.checkpoint_chunks
+    if checkpointer and (stops or (number + 1) % every == 0):
       arrays, more = self.to_checkpoint(state)
       # The codes of the last epoch, with which the next one is compared.
       codes = {name: care.history.codes for name, care in self.cares.items()}
@@ -311,6 +319,9 @@ class TrainingRun(abc.ABC):
       }
       arrays = {"run": arrays, "codes": codes}
       checkpointer.save(int(state.step), arrays, metadata | more)
+    if stops:
+      what = "saved; go on with --resume" if checkpointer else "not saved"
+      preemption.stop(f"Stopped by SIGTERM after step {state.step}, {what}.")
 
   def _example(self, metadata: dict[str, Any]) -> Any:
     """Returns arrays like those of a whole checkpoint."""

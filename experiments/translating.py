@@ -13,12 +13,12 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
+from anchor_codes import steps
 from experiments import (
   best_epoch,
   embeddings,
   knowledge,
   reporting,
-  row_trainer,
   stored_tables,
   training_run,
   translator_trainer,
@@ -100,7 +100,7 @@ class Run(best_epoch.BestEpochRun):
     number = max(self.config.num_buckets // 2, 1)
     return buckets.bucket_lengths(np.concatenate(lengths), number)
 
-  def perplexity(self, state: row_trainer.TrainState, split: str) -> float:
+  def perplexity(self, state: steps.TrainState, split: str) -> float:
     """Returns the perplexity of the targets of a split, by subwords."""
     parts, _ = buckets.fill_buckets(self.pairs[split], self.lengths)
     return math.exp(self.trainer.mean_nll(state, parts))
@@ -154,9 +154,7 @@ class Run(best_epoch.BestEpochRun):
     """Returns the mean loss of the smoothed labels of a chunk."""
     return {"train_loss": loss}
 
-  def validate(
-    self, state: row_trainer.TrainState
-  ) -> tuple[float, dict[str, float]]:
+  def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the score of the validation pairs that selects the epoch."""
     perplexity = self.perplexity(state, "valid")
     metrics = {"valid_perplexity": perplexity}
@@ -167,7 +165,7 @@ class Run(best_epoch.BestEpochRun):
     return bleu, metrics | {"valid_greedy_bleu": bleu}
 
   def translate(
-    self, state: row_trainer.TrainState, split: str, *, beam_size: int
+    self, state: steps.TrainState, split: str, *, beam_size: int
   ) -> list[str]:
     """Returns the translations of the sources of a split, as plain text."""
     found = self.trainer.translate(
@@ -179,7 +177,7 @@ class Run(best_epoch.BestEpochRun):
     return self.subwords.decode(found)
 
   def finish(
-    self, state: row_trainer.TrainState, *, seconds: float
+    self, state: steps.TrainState, *, seconds: float
   ) -> reporting.RunResult:
     """Measures the best model; writes translations, tables and the result."""
     model = self.trainer.model_of(self.best_of(state))

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from anchor_codes import nn, ops
+from anchor_codes import nn, ops, steps
 from experiments import (
   embeddings,
   knowledge,
@@ -92,9 +92,9 @@ class Trainer(row_trainer.RowTrainer):
     self,
     model: translator.Translator,
     batch: Any,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     key: Array,
-  ) -> row_trainer.Selection:
+  ) -> steps.Selection:
     """Exchanges subwords of a batch, and leaves only the rows it needs."""
     source_key, target_key, label_key, drop_key = jax.random.split(key, 4)
     where = batch.sources != subwords.PADDING_ID
@@ -116,7 +116,7 @@ class Trainer(row_trainer.RowTrainer):
       total += nn.auxiliary_loss(model.target_embedding, inputs)
       return total, ({"loss": value}, state.carry)
 
-    return row_trainer.Selection(ids, model, loss)
+    return steps.Selection(ids, model, loss)
 
   def _share(self, key: Array, side: str, ids: Array, rate: float) -> Array:
     """Exchanges subwords; special symbols stay, and none is drawn."""
@@ -155,7 +155,7 @@ class Trainer(row_trainer.RowTrainer):
     return rows, both[:, : sources.shape[1]], both[:, sources.shape[1] :]
 
   def mean_nll(
-    self, state: row_trainer.TrainState, parts: Sequence[buckets.Bucket]
+    self, state: steps.TrainState, parts: Sequence[buckets.Bucket]
   ) -> float:
     """Returns the mean negative log likelihood of the subwords of pairs.
 
@@ -188,7 +188,7 @@ class Trainer(row_trainer.RowTrainer):
 
   def translate(
     self,
-    state: row_trainer.TrainState,
+    state: steps.TrainState,
     sources: Sequence[Sequence[int]],
     *,
     lengths: Sequence[int],

@@ -60,6 +60,7 @@ def test_the_short_list():
     "nn",
     "ops",
     "serving",
+    "steps",
     "tables",
     "training",
   }

@@ -62,6 +62,11 @@ LAYERS = (
     lazily="orbax",
   ),
   Layer(
+    "steps",
+    "numpy jax chex jaxtyping optax flax",
+    f"steps nn training ops {BASE}",
+  ),
+  Layer(
     "nn linen",
     "numpy jax chex jaxtyping flax",
     f"nn linen ops tables {BASE}",
@@ -76,7 +81,8 @@ LAYERS = (
   Layer(
     "__init__",
     "",
-    f"compression linen nn ops formats serving tables training cli {BASE}",
+    "compression linen nn ops formats serving steps tables training cli "
+    f"{BASE}",
   ),
 )
 

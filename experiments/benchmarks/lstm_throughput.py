@@ -90,15 +90,15 @@ def make_ours(task: Task) -> Train:
   # Imported here, in the process that needs them.
   import jax
 
-  from anchor_codes import training
-  from experiments import language_model_trainer, row_trainer
+  from anchor_codes import steps, training
+  from experiments import language_model_trainer
 
   counts = np.bincount(task.inputs.ravel(), minlength=task.vocab_size)
   trainer = language_model_trainer.Trainer(task.config, counts, 10**6)
   chunk = training.compile_chunk(
     trainer.step,
     training.data_mesh(jax.devices()[:1]),
-    state_specs=row_trainer.STATE_SPECS,
+    state_specs=steps.STATE_SPECS,
   )
   state: Any = trainer.init()
 

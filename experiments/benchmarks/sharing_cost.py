@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from anchor_codes import training
+from anchor_codes import steps, training
 from experiments import (
   knowledge,
   language_model_trainer,
@@ -209,7 +209,7 @@ def run_steps(trainer: row_trainer.RowTrainer, batches: Any) -> Chunk:
     trainer.step,
     training.data_mesh(jax.devices()[:1]),
     prepare=trainer.prepare,
-    state_specs=row_trainer.STATE_SPECS,
+    state_specs=steps.STATE_SPECS,
   )
   kept = [program.put_state(state)]
   batches = jax.device_put(batches)

@@ -36,6 +36,7 @@ SplitKind = Literal["random", "chronological", "published", "given"]
 SPLIT_KINDS: tuple[str, ...] = get_args(SplitKind)
 
 _OWN_FILE = "csv:"
+_STREAMED = "interactions:"
 _THROUGH_TFDS = "ml-25m"
 _RELEASED = ("ml-1m-sse-mf", "ml-1m-sse-bpr")
 _PUBLISHED_SEED = 1446557
@@ -182,6 +183,10 @@ def load_ratings(
     from experiments.datasets import ratings_tfds
 
     return ratings_tfds.load_movielens("25m-ratings", data_dir=data_dir)
+  if name.startswith(_STREAMED):
+    raise ValueError(
+      f"{name!r} is read as a stream, which only `train_recommender` does."
+    )
   if name not in _MOVIELENS:
     known = ", ".join(repr(known) for known in RATING_NAMES)
     raise ValueError(

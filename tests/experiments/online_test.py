@@ -17,12 +17,11 @@ from made_up_ratings import (
   usual_settings,
 )
 
-from anchor_codes import tables, training
+from anchor_codes import steps, tables, training
 from experiments import (
   embeddings,
   online,
   recommending,
-  row_trainer,
   train_recommender,
 )
 from experiments.analysis import trajectory
@@ -310,4 +309,4 @@ def test_more_epochs_than_any_path_has(tmp_path):
   config = run.config
   longest = 4 + 2 * (9 - 1 + 4) + config.decay_epochs
   assert run.max_epochs() >= longest
-  assert isinstance(run.trainer.init(), row_trainer.TrainState)
+  assert isinstance(run.trainer.init(), steps.TrainState)

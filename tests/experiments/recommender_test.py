@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import numpy as jnp
 
+from anchor_codes.steps import TrainState
 from experiments import (
   recommender_options,
   recommender_trainer,
-  row_trainer,
 )
 from experiments.models import recommender
 from experiments.recommender_options import RecommenderConfig
@@ -426,7 +426,7 @@ class OptionsTest(parameterized.TestCase):
 
   def test_state_has_the_form_of_all_runs(self):
     state = make_trainer().init()
-    self.assertIsInstance(state, row_trainer.TrainState)
+    self.assertIsInstance(state, TrainState)
     self.assertEqual(set(state.row_states), set(recommender.TABLES))
 
 

@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 from flax import nnx
 from jax import numpy as jnp
 
-from anchor_codes import accounting, training
+from anchor_codes import accounting, steps, training
 from experiments import embeddings, optimizers, row_trainer
 
 NUM_USERS, NUM_ITEMS = 40, 30
@@ -90,7 +90,7 @@ class Trainer(row_trainer.RowTrainer):
       noise = jax.random.uniform(key)
       return error, ({"loss": error, "noise": noise}, state.carry)
 
-    return row_trainer.Selection(user_ids | item_ids, model, loss)
+    return steps.Selection(user_ids | item_ids, model, loss)
 
 
 def make_batches(number=3, size=8):
@@ -105,7 +105,7 @@ def make_batches(number=3, size=8):
 def run(trainer, batches, devices=1):
   mesh = training.data_mesh(jax.devices()[:devices])
   chunk = training.compile_chunk(
-    trainer.step, mesh, state_specs=row_trainer.STATE_SPECS
+    trainer.step, mesh, state_specs=steps.STATE_SPECS
   )
   return chunk(trainer.init(), batches)
 

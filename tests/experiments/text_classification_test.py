@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 from absl.testing import absltest, parameterized
 
-from anchor_codes import tables, training
+from anchor_codes import steps, tables, training
 from experiments import (
   embeddings,
   knowledge,
   language_model_trainer,
   reporting,
-  row_trainer,
   stored_tables,
   text_classification,
   training_run,
@@ -138,7 +137,7 @@ class TrainingTest(parameterized.TestCase):
     data = words.encode_dataset(self.data, max_length=9)
     trainer = make_trainer(tiny(embedding=embedding), data)
     chunk = training.compile_chunk(
-      trainer.step, training.data_mesh(), state_specs=row_trainer.STATE_SPECS
+      trainer.step, training.data_mesh(), state_specs=steps.STATE_SPECS
     )
     batch = words.Batch(data.train.tokens[:8], data.train.labels[:8])
     batches = jax.tree.map(lambda part: part[None].repeat(20, 0), batch)

@@ -1,0 +1,102 @@
+r"""Measures how fast interactions are streamed, and what memory that takes.
+
+  python -m experiments.benchmarks.interactions --num_rows=10000000 \
+      --workdir=/tmp/interactions
+
+Interactions are made up and written as CSV, CSV with gzip, Parquet and
+ArrayRecord, and each file is streamed with hashed ids and a shuffle buffer, in
+a process of its own whose peak memory is measured. A file of a tenth of the
+rows is streamed, too: memory must not depend on their number. The table is
+printed last; `result.json` holds it under `metrics`. `--quick` takes 300,000
+rows.
+
+Rates are given by the clock, and by the time of all processors: the latter says
+what an idle machine can do where others run, too.
+"""
+
+import json
+import multiprocessing
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+from absl import app, flags
+
+from experiments.datasets import (
+  interactions,
+  interactions_ids,
+  interactions_made_up,
+  interactions_sources,
+  interactions_stream,
+)
+from experiments.datasets.interactions_columns import Column
+from experiments.reporting import format_table, peak_rss_bytes
+from experiments.reporting.files import write_atomically
+
+NUM_ROWS = flags.DEFINE_integer("num_rows", 10_000_000, "Rows of each file.")
+KINDS = flags.DEFINE_list(
+  "kinds", ["csv", "csv.gz", "parquet", "array_record"], "Suffixes of files."
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of `result.json`.")
+QUICK = flags.DEFINE_bool("quick", False, "Whether to take few rows.")
+
+_COLUMNS = {
+  "user": Column("user", "symbol"),
+  "item": Column("item", "symbol"),
+  "rating": Column("rating", "number"),
+}
+_BATCH = 8192
+_SHUFFLE_ROWS = 1 << 18
+
+
+def stream_file(path: str) -> dict[str, float]:
+  """Streams one epoch of a file; returns the rates and the peak memory."""
+  encoders = {r: interactions_ids.Buckets(1 << 20) for r in ("user", "item")}
+  start, start_cpu = time.perf_counter(), time.process_time()
+  source = interactions_sources.open_source(path, columns=_COLUMNS)
+  stream = interactions_stream.Stream(
+    interactions.Part(source), encoders=encoders, shuffle_rows=_SHUFFLE_ROWS
+  )
+  count = sum(len(batch["user"]) for batch in stream.batches(_BATCH))
+  seconds = time.perf_counter() - start
+  return {
+    "rows": count,
+    "rows_per_second": count / seconds,
+    "rows_per_cpu_second": count / (time.process_time() - start_cpu),
+    "peak_mib": peak_rss_bytes() / 2**20,
+  }
+
+
+def measure(folder: pathlib.Path, kind: str, num_rows: int) -> dict[str, float]:
+  """Writes a file, streams it in a new process, and removes it."""
+  path = folder / f"made_up.{kind}"
+  interactions_made_up.write_interactions(path, num_rows)
+  # Peak memory never falls: a process for each file.
+  with multiprocessing.get_context("spawn").Pool(1) as pool:
+    found = pool.apply(stream_file, (str(path),))
+  path.unlink()
+  return found
+
+
+def main(argv: list[str]) -> None:
+  """Measures all kinds of files, and prints the table."""
+  if len(argv) > 1:
+    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
+  num_rows = 300_000 if QUICK.value else NUM_ROWS.value
+  rows: list[dict[str, Any]] = []
+  with tempfile.TemporaryDirectory() as folder:
+    for kind in KINDS.value:
+      for size in (num_rows // 10, num_rows):
+        found = measure(pathlib.Path(folder), kind, size)
+        rows.append({"kind": kind, **found})
+        print(json.dumps(rows[-1]), flush=True)
+  if WORKDIR.value:
+    path = pathlib.Path(WORKDIR.value) / "result.json"
+    metrics = {f"{row['kind']}_{row['rows']}": row for row in rows}
+    write_atomically(path, json.dumps({"metrics": metrics}, indent=2) + "\n")
+  print(format_table(rows, list(rows[0])))
+
+
+if __name__ == "__main__":
+  app.run(main)
