@@ -179,13 +179,30 @@ def make_embedding(
     A layer from ids to vectors.
 
   Raises:
-    ValueError: If an option is unknown or outside its range.
+    ValueError: If an option is unknown or outside its range, or there is not
+      enough memory.
   """
   typing.check_choice("embedding", options.embedding, tuple(KINDS))
   # Now, and not only when the training is over.
   typing.check_choice("stored_dtype", options.stored_dtype, STORED_DTYPES)
+  # As large are, at least, the rows and what they are drawn from.
+  training.check_fits(2 * 4 * vocab_size * _row_width(options))
   start = code_embeddings.Start(scale, rngs, vectors)
   return KINDS[options.embedding](vocab_size, options, start)
+
+
+def _row_width(options: EmbeddingOptions) -> int:
+  """Returns how many numbers a row has while it is trained."""
+  widths = {
+    "full": options.features,
+    "anchors": 2 * options.num_nonzeros or options.num_anchors,
+    "kd": options.code_length * options.codebook_size,
+    "dpq": options.features,
+    "fixed": options.code_length // 4,
+    "low_rank": options.rank,
+  }
+  guide = options.features if options.guidance != "none" else 0
+  return widths.get(options.embedding, 0) + guide
 
 
 def make_sharing(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from anchor_codes import nn, tables
+from anchor_codes import nn, tables, training
 from experiments import (
   code_embeddings,
   embeddings,
@@ -272,3 +272,10 @@ def test_norms_that_are_folded_into_what_is_stored(stored_dtype, tmp_path):
   assert np.abs(difference).max() <= (
     1e-5 if stored_dtype == "float32" else 0.01
   )
+
+
+@pytest.mark.parametrize("embedding", ["full", "anchors", "kd", "dpq"])
+def test_a_table_that_does_not_fit_is_refused(embedding, monkeypatch):
+  monkeypatch.setattr(training.memory, "available_memory", lambda: 1000)
+  with pytest.raises(ValueError, match=r"^\d+\.\d\d GiB must fit"):
+    make(embedding)
