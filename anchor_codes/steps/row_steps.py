@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from anchor_codes import accounting, nn, training
 from anchor_codes.ops import indexing
-from anchor_codes.steps import lazy, places, states
+from anchor_codes.steps import lazy, padding, places, states
 
 RowOptimizer = optax.GradientTransformation | lazy.LazyTransformation
 
@@ -134,17 +134,36 @@ class RowSteps(abc.ABC):
     Raises:
       ValueError: If the steps have not seen a model yet.
     """
+    model = self._padded_model_of(state)
+    for path in self.paths.values():
+      padding.unpad_layer(places.layer_at(model, path))
+    return model
+
+  def _padded_model_of(self, state: states.TrainState) -> Any:
     if self.graphdef is None:
       raise ValueError("the steps must have seen a model: make a state first.")
     variables = state.rows, state.params, state.stats
     # A copy of the variables; they hold the same arrays.
     return nnx.merge(self.graphdef, *variables, copy=True)
 
+  def pad(self, state: states.TrainState, num_shards: int) -> states.TrainState:
+    """Appends rows of zeros, so that so many devices can share the rows.
+
+    Args:
+      state: The state, with or without such rows.
+      num_shards: Number of devices.
+
+    Returns:
+      A state for :meth:`split_specs`; :meth:`model_of` cuts the rows off again.
+    """
+    return padding.pad_state(state, self.paths, num_shards)
+
   def replace_model(
     self, state: states.TrainState, model: Any
   ) -> states.TrainState:
     """Returns a state with the parameters of a model of the same form."""
     _, rows, params, stats = self._split(model)
+    rows = padding.pad_like(rows, state.rows)
     return state._replace(rows=rows, params=params, stats=stats)
 
   def take(
@@ -200,8 +219,10 @@ class RowSteps(abc.ABC):
   ) -> tuple[states.TrainState, dict[str, Array]]:
     """Takes one step on a global batch."""
     key = self.step_key(state.step)
-    model = self.model_of(state)
-    ids, selected, loss = self.select(self.model_of(state), batch, state, key)
+    model = self._padded_model_of(state)
+    ids, selected, loss = self.select(
+      self._padded_model_of(state), batch, state, key
+    )
     self._catch_up(selected, ids, state)
     selected_def, rows, given, params, stats = nnx.split(
       selected,
@@ -250,7 +271,7 @@ class RowSteps(abc.ABC):
       The state as if no row had been left out of any step. That differs from
       `state` for optimisers that are a :class:`LazyTransformation` only.
     """
-    model, row_states = self.model_of(state), dict(state.row_states)
+    model, row_states = self._padded_model_of(state), dict(state.row_states)
     for name, optimizer in self._lazy_optimizers().items():
       layer = places.layer_at(model, self.paths[name])
       rows = nnx.state(layer, nn.is_trained_row)
@@ -268,7 +289,8 @@ class RowSteps(abc.ABC):
     Returns:
       For ``compile_chunk(..., state_specs=...)``: the rows and what their
       optimisers keep of each are split over the mesh axis "data", which must
-      divide their number; `STATE_SPECS` is for rows on every device.
+      divide their number, see :meth:`pad`; `STATE_SPECS` is for rows on every
+      device.
     """
     row_states = {}
     for name, path in self.paths.items():
@@ -350,7 +372,9 @@ class RowSteps(abc.ABC):
     """Updates the selected rows of a table, and writes them into the model."""
     path = self.paths[name]
     table, part = places.layer_at(model, path), places.layer_at(selected, path)
-    rows, size = nnx.state(part, nn.is_trained_row), table.num_embeddings
+    rows = nnx.state(part, nn.is_trained_row)
+    # With those that pad the table.
+    size = jax.tree.leaves(nnx.state(table, nn.is_row))[0].shape[0]
     optimizer, penalty = self.row_optimizers[name], self.penalties.get(name)
     factors = None
     if penalty is not None:

@@ -10,7 +10,7 @@ import pytest
 import toy_models
 from flax import nnx
 
-from anchor_codes import steps, training
+from anchor_codes import nn, steps, training
 
 SIZE = 4096
 KINDS = {"full": "full", "anchors": "anchors", "kd": "kd"}
@@ -24,16 +24,18 @@ def _usual_promotion():
     yield
 
 
-def compile_for(devices, *, split):
-  """Returns the chunk, and its state on the devices."""
+def compile_for(devices, *, split, size=SIZE):
+  """Returns the step, its chunk, and its state on the devices."""
   lazy = steps.lazy_proximal_l1(optax.adagrad(0.1), 0.1, l1=0.01)
   rows = dict.fromkeys(KINDS, optax.adagrad(0.1)) | {"anchors": lazy}
   step = toy_models.make_step(rows)
-  state = step.init(toy_models.Towers(KINDS, SIZE))
+  state = step.init(toy_models.Towers(KINDS, size))
+  if split:
+    state = step.pad(state, devices)
   specs = step.split_specs(state) if split else steps.STATE_SPECS
   mesh = training.data_mesh(jax.devices()[:devices])
   chunk = training.compile_chunk(step, mesh, state_specs=specs)
-  return chunk, chunk.put_state(state)
+  return step, chunk, chunk.put_state(state)
 
 
 def collective_sizes(program):
@@ -50,7 +52,7 @@ def collective_sizes(program):
 def test_rows_on_all_devices_or_split_train_alike():
   batches, found = toy_models.make_batches(5, size=SIZE), []
   for devices, split in ((1, False), (4, False), (4, True)):
-    chunk, state = compile_for(devices, split=split)
+    _, chunk, state = compile_for(devices, split=split)
     if split:
       program = chunk.program.lower(state, chunk.put_batches(batches))
       sizes = collective_sizes(program.compile().as_text())
@@ -63,6 +65,28 @@ def test_rows_on_all_devices_or_split_train_alike():
     found.append((metrics["loss"], nnx.to_pure_dict(state.rows)))
   for others in found[1:]:
     chex.assert_trees_all_close(found[0], others, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_that_do_not_divide_the_rows_train_alike():
+  size = 101
+  batches, found = toy_models.make_batches(5, size=size), []
+  for devices in (1, 4):
+    step, chunk, state = compile_for(devices, split=devices > 1, size=size)
+    state, metrics = chunk(state, batches)
+    if devices > 1:
+      assert {leaf.shape[0] for leaf in jax.tree.leaves(state.rows)} == {104}
+      ends = jax.tree.map(lambda leaf: leaf[size:], state.rows)
+      assert not any(np.any(leaf) for leaf in jax.tree.leaves(ends))
+    model = step.model_of(step.flush(state))
+    again = step.replace_model(state, model)
+    chex.assert_trees_all_equal_shapes(again.rows, state.rows)
+    tables = {
+      name: nn.to_table(model.tables[name]).lookup(np.arange(size))
+      for name in KINDS
+    }
+    assert all(len(table) == size for table in tables.values())
+    found.append((metrics["loss"], tables))
+  chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
 def test_specs_split_what_has_rows():

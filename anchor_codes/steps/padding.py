@@ -1,0 +1,51 @@
+"""Rows of zeros at the end of tables that several devices share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from anchor_codes import nn, training
+from anchor_codes.steps import places, states
+
+
+def pad_state(
+  state: states.TrainState, paths: Mapping[str, places.Path], num_shards: int
+) -> states.TrainState:
+  """Appends rows to all tables and to what their optimisers keep of each.
+
+  Args:
+    state: The state.
+    paths: Where the tables are, by name.
+    num_shards: What is to divide the number of rows.
+  """
+  row_states = {}
+  for name, path in paths.items():
+    rows = jax.tree.leaves(places.state_at(state.rows, path))
+    row_states[name] = jax.tree.map(
+      lambda leaf, size=rows[0].shape[:1]: (
+        training.pad_rows(leaf, num_shards) if leaf.shape[:1] == size else leaf
+      ),
+      state.row_states[name],
+    )
+  rows = jax.tree.map(lambda r: training.pad_rows(r, num_shards), state.rows)
+  return state._replace(rows=rows, row_states=row_states)
+
+
+def pad_like(rows: Any, others: Any) -> Any:
+  """Appends rows until there are as many as in others, if there are fewer."""
+  return jax.tree.map(
+    lambda leaf, other: training.pad_rows(
+      leaf, max(leaf.shape[0], other.shape[0])
+    ),
+    rows,
+    others,
+  )
+
+
+def unpad_layer(layer: Any) -> None:
+  """Cuts off the rows of a layer that are no embeddings, in place."""
+  rows, size = nnx.state(layer, nn.is_row), layer.num_embeddings
+  if any(leaf.shape[0] != size for leaf in jax.tree.leaves(rows)):
+    nnx.update(layer, training.unpad_rows(rows, size))
