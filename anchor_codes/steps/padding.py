@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax import numpy as jnp
+from jaxtyping import Array
 
 from anchor_codes import nn, training
 from anchor_codes.steps import places, states
@@ -49,3 +51,16 @@ def unpad_layer(layer: Any) -> None:
   rows, size = nnx.state(layer, nn.is_row), layer.num_embeddings
   if any(leaf.shape[0] != size for leaf in jax.tree.leaves(rows)):
     nnx.update(layer, training.unpad_rows(rows, size))
+
+
+def num_rows(layer: Any) -> int:
+  """Returns the number of rows of a layer, with those that pad it."""
+  return jax.tree.leaves(nnx.state(layer, nn.is_row))[0].shape[0]
+
+
+def beyond(layer: Any, ids: Array) -> Array:
+  """Moves ids that stand for no row past those that pad a layer."""
+  size = num_rows(layer)
+  if size == layer.num_embeddings:
+    return ids
+  return jnp.where(ids < layer.num_embeddings, ids, size)

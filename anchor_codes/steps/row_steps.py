@@ -223,6 +223,10 @@ class RowSteps(abc.ABC):
     ids, selected, loss = self.select(
       self._padded_model_of(state), batch, state, key
     )
+    ids = {
+      name: padding.beyond(places.layer_at(model, self.paths[name]), rows)
+      for name, rows in ids.items()
+    }
     self._catch_up(selected, ids, state)
     selected_def, rows, given, params, stats = nnx.split(
       selected,
@@ -373,8 +377,7 @@ class RowSteps(abc.ABC):
     path = self.paths[name]
     table, part = places.layer_at(model, path), places.layer_at(selected, path)
     rows = nnx.state(part, nn.is_trained_row)
-    # With those that pad the table.
-    size = jax.tree.leaves(nnx.state(table, nn.is_row))[0].shape[0]
+    size = padding.num_rows(table)
     optimizer, penalty = self.row_optimizers[name], self.penalties.get(name)
     factors = None
     if penalty is not None:

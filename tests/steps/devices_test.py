@@ -69,7 +69,7 @@ def test_rows_on_all_devices_or_split_train_alike():
 
 def test_devices_that_do_not_divide_the_rows_train_alike():
   size = 101
-  batches, found = toy_models.make_batches(5, size=size), []
+  batches, found = toy_models.make_batches(200, size=size), []
   for devices in (1, 4):
     step, chunk, state = compile_for(devices, split=devices > 1, size=size)
     state, metrics = chunk(state, batches)
