@@ -71,7 +71,7 @@ def quick_cases(size: int = HEADLINE, **options: Any) -> list[sides.Case]:
   if importlib.util.find_spec("torch") is not None:
     modes += [("torch", "adam"), ("torch", "adagrad")]
   # A step on the whole table takes so long that a few of them tell.
-  lengths = {"dense": {"steps": 3, "turns": 3}}
+  lengths = {"dense": {"steps": 3}}
   return [
     sides.Case(
       layer="full",
@@ -112,9 +112,7 @@ def _cases_of(layer: str, size: int, max_bytes: float) -> Iterator[sides.Case]:
     yield case
   # The table, its gradient, two moments, and the new table.
   if layer != "fixed" and 5 * 4 * size * width <= max_bytes:
-    yield dataclasses.replace(
-      case, mode="dense", optimizer="adam", steps=3, turns=3
-    )
+    yield dataclasses.replace(case, mode="dense", optimizer="adam", steps=3)
 
 
 def measure(case: sides.Case) -> Row:

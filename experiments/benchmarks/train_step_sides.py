@@ -43,7 +43,7 @@ class Case:
   features: int = 64
   batch_size: int = 8192
   steps: int = 10
-  turns: int = 8
+  turns: int = 5
 
 
 def _full(case: Case, rngs: Any) -> Any:
