@@ -48,7 +48,7 @@ MODELS: dict[str, dict[str, Any]] = {
 _RATES = grid("learning_rate", 5e-4, 1e-3, 2e-3)
 _ROW_RATES = grid("row_learning_rate", 2.0, 5.0, 10.0)
 # The best of these were at the ends.
-_MORE_RATES = (*grid("learning_rate", 1.25e-4, 2.5e-4), *_RATES)
+_MORE_RATES = grid("learning_rate", 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 _SLOWER = {"row_learning_rate": 10.0, "learning_rate": 5e-4}
 _MORE_ROW_RATES = (*_ROW_RATES, _SLOWER, {**_SLOWER, "num_anchors": 256})
 _ANCHORS = {
