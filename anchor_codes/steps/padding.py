@@ -37,13 +37,13 @@ def pad_state(
 
 def pad_like(rows: Any, others: Any) -> Any:
   """Appends rows until there are as many as in others, if there are fewer."""
-  return jax.tree.map(
-    lambda leaf, other: training.pad_rows(
-      leaf, max(leaf.shape[0], other.shape[0])
-    ),
-    rows,
-    others,
-  )
+  # By leaves: states and mappings of the same arrays are different trees.
+  leaves, structure = jax.tree.flatten(rows)
+  padded = [
+    training.pad_rows(leaf, max(leaf.shape[0], other.shape[0]))
+    for leaf, other in zip(leaves, jax.tree.leaves(others), strict=True)
+  ]
+  return jax.tree.unflatten(structure, padded)
 
 
 def unpad_layer(layer: Any) -> None:
