@@ -170,6 +170,20 @@ def scalar_row_bits(
   return row_bits + (scale_bits if value_bits <= 8 else 0)
 
 
+def human_bytes(size: float) -> str:
+  """Shows a number of bytes in decimal units.
+
+  >>> human_bytes(296), human_bytes(300_000), human_bytes(1_234_567)
+  ('296 B', '300.0 KB', '1.2 MB')
+  """
+  units = iter(("B", "KB", "MB", "GB"))
+  unit = next(units)
+  # 999.95 would be rounded to 1000.0 of the smaller unit.
+  while size >= (1000 if unit == "B" else 999.95) and unit != "GB":
+    size, unit = size / 1000, next(units)
+  return f"{size:.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
+
+
 def tree_bytes(*trees: Any) -> int:
   """Returns the bytes of all arrays in some pytrees.
 

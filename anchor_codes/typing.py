@@ -97,6 +97,11 @@ def check_integer_ids(ids: Any) -> None:
   ...
   ValueError: ids must be integers, got float64; cast them on purpose if they...
   """
+  if np.dtype(ids.dtype).kind in "SU":
+    raise ValueError(
+      f"ids must be integers, got {ids.dtype}; a table finds those of words by "
+      "`ids_of`, and looks words up by `lookup_words`."
+    )
   if not np.issubdtype(ids.dtype, np.integer):
     raise ValueError(
       f"ids must be integers, got {ids.dtype}; cast them on purpose if they "

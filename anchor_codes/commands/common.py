@@ -5,7 +5,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anchor_codes import tables
+from anchor_codes import accounting, tables
+
+human_bytes = accounting.human_bytes
 
 if TYPE_CHECKING:
   Commands = argparse._SubParsersAction
@@ -70,7 +72,8 @@ def find_id(table: tables.Table, symbol: str) -> int:
   number = int(symbol)
   if not 0 <= number < table.num_embeddings:
     raise IndexError(
-      f"id {symbol} is out of range for a table of {table.num_embeddings} rows."
+      f"id {symbol} is out of range for a table of {table.num_embeddings} "
+      f"rows: ids must lie in [0, {table.num_embeddings})."
     )
   return number
 
@@ -78,20 +81,6 @@ def find_id(table: tables.Table, symbol: str) -> int:
 def dump(value: Any) -> str:
   """Writes JSON on one line; words stay as they are."""
   return json.dumps(value, ensure_ascii=False)
-
-
-def human_bytes(size: float) -> str:
-  """Shows a number of bytes in decimal units.
-
-  >>> human_bytes(296), human_bytes(300_000), human_bytes(1_234_567)
-  ('296 B', '300.0 KB', '1.2 MB')
-  """
-  units = iter(("B", "KB", "MB", "GB"))
-  unit = next(units)
-  # 999.95 would be rounded to 1000.0 of the smaller unit.
-  while size >= (1000 if unit == "B" else 999.95) and unit != "GB":
-    size, unit = size / 1000, next(units)
-  return f"{size:.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
 
 
 def columns(rows: Iterable[Sequence[str]], *, left: int = 1) -> Iterator[str]:

@@ -234,9 +234,11 @@ class _Job:
         r for r in [recipes.parse(recipe)] if r.nbytes(*sizes) <= self.budget
       ]
     if not found:
+      least = recipes.parse("int2" if families else recipe)
       raise ValueError(
         f"`budget` must be larger: no recipe of {recipe!r} makes a table of "
-        f"{sizes[0]} x {sizes[1]} in {self.budget} bytes."
+        f"{sizes[0]} x {sizes[1]} in {self.budget} bytes; '{least}' takes "
+        f"{least.nbytes(*sizes)}."
       )
     return found
 

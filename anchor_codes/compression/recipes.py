@@ -263,7 +263,8 @@ def parse(text: str) -> Recipe:
   if kind is None or len(sizes) != len(dataclasses.fields(kind)):
     raise ValueError(
       f"{text!r} is not a recipe: `recipe` must be 'auto', a family such as "
-      "'opq', or a name with sizes such as 'opq:20x256x5'."
+      f"'opq', one of {sorted(_BITS)}, or a name with sizes, such as "
+      f"'opq:20x256x5', of one of {sorted(_KINDS)}."
     )
   if kind is LowRank:
     names = {bits: name for name, bits in _BITS.items()}

@@ -182,11 +182,19 @@ def to_table(layer: Any) -> tables.Table:
   Args:
     layer: A layer of this package, or a ``flax.nnx.Embed``.
 
+  Raises:
+    ValueError: If it is another layer.
+
   >>> to_table(nnx.Embed(5, 2, rngs=nnx.Rngs(0))).nbytes
   40
   """
   if isinstance(layer, CompactEmbed):
     return layer.to_table()
+  if not hasattr(layer, "embedding"):
+    raise ValueError(
+      "`layer` must be a layer of this package or a `flax.nnx.Embed`, got "
+      f"{type(layer).__name__}."
+    )
   return tables.DenseTable(to_numpy(layer.embedding))
 
 

@@ -121,7 +121,10 @@ class FromFactors(FromTable):
     else:
       source = _checked(cls, table, tables.AnchorTable)
       if source.indices is not None or source.masks is not None:
-        raise ValueError("`table` must have dense rows, got sparse ones.")
+        raise ValueError(
+          "`table` must have dense rows, got sparse ones: load it by "
+          "`AnchorEmbed.from_table`."
+        )
       factors = parts.to_float(source.weights, source.weight_scales)
       projection = parts.to_float(source.anchors, source.anchor_scales)
     options = {"rank": len(projection)}

@@ -45,7 +45,10 @@ def to_jax(table: tables.Table, *, outside: str = "nan") -> jax_base.JaxTable:
 @functools.singledispatch
 def _convert(table: Any, outside: str) -> jax_base.JaxTable:
   del outside
-  raise ValueError(f"`table` must be a table, got {type(table).__name__}.")
+  raise ValueError(
+    "`table` must be a table, as `to_table` of a layer returns, got "
+    f"{type(table).__name__}."
+  )
 
 
 def _sizes(table: tables.Table, outside: str) -> dict[str, Any]:

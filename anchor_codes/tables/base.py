@@ -130,7 +130,7 @@ class Table(abc.ABC):
       ids: Integers of any shape, also nested lists; may be empty.
 
     Returns:
-      float32 [*ids.shape, features].
+      float32 ``[*ids.shape, features]``.
 
     Raises:
       ValueError: If the ids are not integers.

@@ -85,10 +85,10 @@ def exchange_rows(
       :func:`anchor_codes.ops.exchange_capacity`.
 
   Returns:
-    The rows, [*batch, ...], split like the ids, and the route that they took,
-    for :func:`update_sharded_rows`. Its `overflow` counts the distinct ids of
-    a device that found no room, over all devices; their rows are ``nan``. Put
-    it into the metrics.
+    The rows, ``[*batch, ...]``, split like the ids, and the route that they
+    took, for :func:`update_sharded_rows`. Its `overflow` counts the distinct
+    ids of a device that found no room, over all devices; their rows are
+    ``nan``. Put it into the metrics.
 
   Raises:
     ValueError: If the devices do not divide the rows or the batch, or an
@@ -162,8 +162,8 @@ def update_sharded_rows(
     rows: The rows, as for :func:`exchange_rows`.
     state: State of their optimiser: what has as many rows is split like them.
     route: The route of :func:`exchange_rows`.
-    gradients: A pytree of arrays [*batch, ...], split like the ids. It need not
-      look like `rows`: for sparse rows of anchors send the gradient of the
+    gradients: A pytree of arrays ``[*batch, ...]``, split like the ids. It need
+      not look like `rows`: for sparse rows of anchors send the gradient of the
       vector if that is shorter than the dense row, and multiply by the anchors
       in `update`.
     mesh: The devices.

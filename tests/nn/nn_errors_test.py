@@ -274,3 +274,9 @@ def test_the_base_leaves_the_calls_to_its_layers():
     with pytest.raises(NotImplementedError):
       call()
   assert base.auxiliary_loss([1]) == 0
+
+
+def test_only_embeddings_become_tables():
+  layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match=r"or a `flax\.nnx\.Embed`, got Linear"):
+    nn.to_table(layer)

@@ -72,7 +72,7 @@ def test_as_ids_of_nothing(inputs):
     (True, "ids must be integers, got bool"),
     (np.zeros((2, 0)), "ids must be integers, got float64"),
     (jnp.ones(3), "ids must be integers, got float32"),
-    (["a"], "ids must be integers, got <U1"),
+    (["a"], "ids must be integers, got <U1; a table finds those of words by"),
     ([2**70], "ids must be integers, got object"),
   ],
 )

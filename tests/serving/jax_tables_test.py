@@ -144,7 +144,10 @@ def test_bad_arguments_are_named():
     (lambda: table.bag([1], [0], [1, 2]), r"`weights` must have shape \(1,\)"),
     (lambda: table.bag([1], [0], [1.0], mode="mean"), "`weights` must be None"),
     (lambda: table.bag([1], [0], mode="max"), "`mode` must be one of"),
-    (lambda: serving.to_jax(table), "`table` must be a table"),
+    (
+      lambda: serving.to_jax(table),
+      "`table` must be a table, as `to_table` of",
+    ),
     (lambda: serving.to_jax(dense("int8"), outside="zero"), "`outside` must"),
   ):
     with pytest.raises(ValueError, match=text):
