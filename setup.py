@@ -13,8 +13,10 @@ VERSION = re.search(
 ).group(1)
 
 PARQUET = ["pyarrow>=17"]
+REPORT = ["altair>=6", "jinja2>=3.1", "vl-convert-python>=1.9"]
 EXPERIMENTS = [
   *PARQUET,  # Interactions are read as Arrow columns, those of CSV files, too.
+  *REPORT,  # Each run leaves a page.
   "array-record>=0.8",
   "grain>=0.2.18",
   "importlib_resources",  # TFDS needs it for the builders of its old layout.
@@ -30,8 +32,10 @@ EXPERIMENTS = [
 ]
 FAISS = ["faiss-cpu>=1.9"]
 ONNX = ["onnx>=1.17"]
+DOCS = ["docutils>=0.22", "furo>=2025.9", "myst-parser>=5", "sphinx>=9"]
 TEST = [
   *EXPERIMENTS,
+  *DOCS,
   *FAISS,
   *ONNX,
   "beartype>=0.20",
@@ -46,6 +50,7 @@ TEST = [
   "pytest-xdist>=3.6",
   "ruff==0.17.5",
   "safetensors>=0.5",  # The reference reader, an oracle for ours.
+  "selenium>=4.20",
 ]
 
 setuptools.setup(
@@ -57,7 +62,7 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["anchor_codes", "anchor_codes.*"]),
-  package_data={"anchor_codes": ["py.typed"]},
+  package_data={"anchor_codes": ["py.typed", "report/templates/*"]},
   install_requires=[
     "absl-py>=2.1",
     "chex>=0.1.92",
@@ -73,8 +78,9 @@ setuptools.setup(
     "faiss": FAISS,
     "onnx": ONNX,
     "parquet": PARQUET,
+    "report": REPORT,
     "test": TEST,
-    "docs": ["myst-nb>=1.1", "sphinx>=8"],
+    "docs": DOCS,
   },
   entry_points={"console_scripts": ["anchor-codes = anchor_codes.cli:main"]},
   classifiers=[

@@ -13,6 +13,7 @@ first used, so that a program that only reads tables needs neither JAX nor Flax.
 * :mod:`anchor_codes.compression`: makes a compact table of a given matrix.
 * :mod:`anchor_codes.serving`: tables in JAX, ONNX, exported programs, faiss.
 * :mod:`anchor_codes.formats`: tables as others keep them, read and written.
+* :mod:`anchor_codes.report`: a table or a run as a page to explore.
 """
 
 import importlib
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     linen,
     nn,
     ops,
+    report,
     serving,
     steps,
     tables,
@@ -63,6 +65,7 @@ __all__ = [
   "linen",
   "nn",
   "ops",
+  "report",
   "serving",
   "steps",
   "tables",

@@ -19,9 +19,10 @@ from anchor_codes.commands import (
   inspecting,
   lookup,
   neighbors,
+  reporting,
 )
 
-_COMMANDS = (compress, inspecting, neighbors, lookup, convert)
+_COMMANDS = (compress, inspecting, neighbors, lookup, convert, reporting)
 _EPILOG = """\
 examples:
   anchor-codes compress glove.txt glove.safetensors --ratio 30
@@ -29,6 +30,7 @@ examples:
   anchor-codes neighbors glove.safetensors cat dog
   anchor-codes lookup glove.safetensors cat --json
   anchor-codes convert glove.safetensors glove.onnx
+  anchor-codes report glove.safetensors --original glove.txt
 
 anchor-codes COMMAND --help tells more. --flagfile=FILE reads arguments from a
 file. Exit codes: 0 done, 1 a file or a request is not as it must be, 2 wrong

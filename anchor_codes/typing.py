@@ -3,7 +3,7 @@
 NumPy only: the artefacts in :mod:`anchor_codes.tables` use this module too.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -106,6 +106,21 @@ def check_integer_ids(ids: Any) -> None:
     raise ValueError(
       f"ids must be integers, got {ids.dtype}; cast them on purpose if they "
       "are whole numbers."
+    )
+
+
+def check_query(shape: Sequence[int], features: int) -> None:
+  """Raises `ValueError` unless queries are as wide as the embeddings.
+
+  >>> check_query((3, 5), 4)
+  Traceback (most recent call last):
+  ...
+  ValueError: `query` must be [..., 4], one value for each feature, got (3, 5).
+  """
+  if not shape or shape[-1] != features:
+    raise ValueError(
+      f"`query` must be [..., {features}], one value for each feature, got "
+      f"{tuple(shape)}."
     )
 
 

@@ -50,6 +50,8 @@ sys.path.insert(0, str(pathlib.Path("..").resolve()))  # Where the project is.
 from anchor_codes import nn, ops
 from experiments.reporting import sharing
 
+plt.style.use("tableau-colorblind10")
+
 # %% [markdown]
 # ## What a transition does
 #

@@ -60,6 +60,15 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 """The rows of the table: the settings in which each differs from the others."""
 
+PICTURE = reporting.Picture(
+  title="One language model, several embeddings",
+  value="test_perplexity",
+  caption="Test perplexity (lower is better)",
+  label=("label",),
+  x="embedding_bytes",
+  baseline="full",
+)
+
 
 def compare(
   workdir: str | pathlib.Path, *, quick: bool = False
@@ -116,15 +125,8 @@ def base_config(
 
 def write_report(rows: list[dict[str, Any]], workdir: pathlib.Path) -> None:
   """Writes the table as Markdown, and the picture of size against quality."""
-  table = reporting.format_table(rows, reporting.COLUMNS, markdown=True)
-  path = workdir / "comparison.md"
-  path.write_text(table + "\n", encoding="utf-8")
-  reporting.plot_size_quality(
-    rows,
-    workdir / "comparison.png",
-    label="label",
-    title="One language model, several embeddings",
-  )
+  path = workdir / "comparison"
+  reporting.write_table(path, rows, reporting.COLUMNS, PICTURE)
 
 
 def main(argv: list[str]) -> None:

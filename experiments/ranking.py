@@ -13,6 +13,7 @@ from experiments import (
   negatives,
   recommender_trainer,
   recommending,
+  reporting,
 )
 from experiments.datasets import ratings as datasets
 
@@ -161,7 +162,10 @@ class RankingRun(recommending.Run):
     sought = self._by_user(relevant)
     barred = self._by_user(np.concatenate(known))
     total = np.zeros(len(LENGTHS) + 2)
-    for begin in range(0, sizes["users"], _BLOCK):
+    begins = range(0, sizes["users"], _BLOCK)
+    for begin in reporting.progress(
+      begins, description="ranking", unit="block"
+    ):
       users = np.arange(begin, min(begin + _BLOCK, sizes["users"]))
       # The last block is filled up with a user who seeks nothing.
       padded = np.resize(users, _BLOCK)

@@ -1,13 +1,15 @@
 """Turns trained layers into their files, and checks these."""
 
 import dataclasses
+import importlib.util
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from anchor_codes import nn, tables
+from anchor_codes import nn, report, tables
 from experiments import embeddings
 
 
@@ -72,3 +74,16 @@ def check_file(
     table.codes, np.asarray(layer.codes())
   ):
     raise RuntimeError(f"{path}: codes differ from those of the layer.")
+
+
+def write_page(workdir: str | os.PathLike[str]) -> None:
+  """Writes `report.html`, a page to explore what a run has left.
+
+  Nothing is written where the libraries of the page are not installed: a run is
+  complete without it.
+
+  Args:
+    workdir: Folder of the run, with `result.json`.
+  """
+  if all(map(importlib.util.find_spec, ("altair", "jinja2", "vl_convert"))):
+    report.write_run_report(workdir)

@@ -12,11 +12,9 @@ larger models of Zaremba et al. (2014).
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import language_modeling, reporting
+from experiments import command_line, language_modeling, reporting
 
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", language_modeling.LanguageModelConfig()
-)
+CONFIG = command_line.define_config(language_modeling.LanguageModelConfig())
 SETTING = flags.DEFINE_enum(
   "setting",
   "small",

@@ -14,12 +14,11 @@ another run, or of a BERT, on other texts.
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import masked_language_modeling, reporting
+from experiments import command_line, masked_language_modeling, reporting
 
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", masked_language_modeling.MaskedLanguageConfig()
+CONFIG = command_line.define_config(
+  masked_language_modeling.MaskedLanguageConfig()
 )
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True

@@ -13,12 +13,11 @@ stopped goes on with the same command and `--resume`. With
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import node_classification, reporting
+from experiments import command_line, node_classification, reporting
 
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", node_classification.NodeClassificationConfig()
+CONFIG = command_line.define_config(
+  node_classification.NodeClassificationConfig()
 )
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True

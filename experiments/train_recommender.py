@@ -13,9 +13,9 @@ Parquet or ArrayRecord files that need not fit in memory.
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from experiments import (
+  command_line,
   interaction_options,
   nonparametric,
   online,
@@ -25,9 +25,7 @@ from experiments import (
   streamed_recommending,
 )
 
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", recommending.RecommenderConfig()
-)
+CONFIG = command_line.define_config(recommending.RecommenderConfig())
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True
 )

@@ -11,13 +11,15 @@ sequences drawn from a Markov chain.
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import reporting, sequential_options, sequential_recommending
-
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", sequential_options.SequentialConfig()
+from experiments import (
+  command_line,
+  reporting,
+  sequential_options,
+  sequential_recommending,
 )
+
+CONFIG = command_line.define_config(sequential_options.SequentialConfig())
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True
 )

@@ -16,12 +16,11 @@ has left there, or from the weights of a BERT (`config.json`, `vocab.txt` and
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import reporting, text_classification
+from experiments import command_line, reporting, text_classification
 
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", text_classification.TextClassificationConfig()
+CONFIG = command_line.define_config(
+  text_classification.TextClassificationConfig()
 )
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True

@@ -14,13 +14,15 @@ the first.
 """
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import reporting, translating, translation_options
-
-CONFIG = config_flags.DEFINE_config_dataclass(
-  "config", translation_options.TranslationConfig()
+from experiments import (
+  command_line,
+  reporting,
+  translating,
+  translation_options,
 )
+
+CONFIG = command_line.define_config(translation_options.TranslationConfig())
 WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for all that the run leaves.", required=True
 )

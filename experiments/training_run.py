@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import itertools
 import os
 import pathlib
 import time
@@ -16,11 +15,14 @@ from jax.sharding import Mesh
 
 from anchor_codes import steps, tables, training
 from experiments import (
+  chunking,
   code_embeddings,
   embeddings,
   reporting,
   row_trainer,
+  stored_tables,
 )
+from experiments.reporting import histograms
 
 
 class TrainingRun(abc.ABC):
@@ -51,7 +53,7 @@ class TrainingRun(abc.ABC):
     self.config = config
     self.workdir = workdir
     self.mesh = training.data_mesh() if mesh is None else mesh
-    self.bounds = chunk_bounds(steps_per_epoch, config.chunk_steps)
+    self.bounds = chunking.chunk_bounds(steps_per_epoch, config.chunk_steps)
     self.use_trainer(trainer)
     self.cares = {
       name: code_embeddings.CodeCare(options)
@@ -276,6 +278,10 @@ class TrainingRun(abc.ABC):
       )
       report |= measured
     writer.write(int(state.step), report)
+    if ends_epoch and jax.process_count() == 1:
+      model = self.trainer.model_of(state if new_state is None else new_state)
+      layers = {name: getattr(model, name) for name in self.embedding_options()}
+      histograms.write_histograms(writer, int(state.step), layers)
     return new_state
 
   def _care_for_codes(
@@ -339,35 +345,6 @@ class TrainingRun(abc.ABC):
         )
 
 
-def chunk_bounds(num_steps: int, target: int) -> list[tuple[int, int]]:
-  """Cuts an epoch into chunks of about `target` steps, equal if that can be.
-
-  A chunk of another length is compiled again, so that a divisor of the number
-  of steps between half and twice the target is taken where there is one.
-
-  Args:
-    num_steps: Steps of an epoch.
-    target: Steps of a chunk, about.
-
-  Returns:
-    The first step of each chunk, and the one after its last.
-
-  >>> chunk_bounds(12, 5)
-  [(0, 4), (4, 8), (8, 12)]
-  >>> chunk_bounds(13, 5)
-  [(0, 4), (4, 8), (8, 13)]
-  """
-  lengths = range(max(target // 2, 1), min(2 * target, num_steps) + 1)
-  divisors = [length for length in lengths if num_steps % length == 0]
-  if divisors:
-    length = min(divisors, key=lambda length: abs(length - target))
-    number = num_steps // length
-  else:
-    number = max(round(num_steps / target), 1)
-  edges = [part * num_steps // number for part in range(number + 1)]
-  return list(itertools.pairwise(edges))
-
-
 def train_and_evaluate(
   config: Any,
   workdir: str | os.PathLike[str],
@@ -397,4 +374,6 @@ def train_and_evaluate(
   begin = time.perf_counter()
   run = run_type(config, workdir, **given)
   state = run.train(resume=resume)
-  return run.finish(state, seconds=time.perf_counter() - begin)
+  result = run.finish(state, seconds=time.perf_counter() - begin)
+  stored_tables.write_page(workdir)
+  return result

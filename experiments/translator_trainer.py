@@ -15,6 +15,7 @@ from experiments import (
   embeddings,
   knowledge,
   optimizers,
+  reporting,
   row_trainer,
   translation_options,
 )
@@ -208,9 +209,9 @@ class Trainer(row_trainer.RowTrainer):
     """
     pairs = buckets.EncodedPairs(list(map(list, sources)), [[]] * len(sources))
     found: list[list[int]] = [[]] * len(sources)
-    for bucket, places in zip(
-      *buckets.fill_buckets(pairs, lengths), strict=True
-    ):
+    filled = list(zip(*buckets.fill_buckets(pairs, lengths), strict=True))
+    bar = reporting.progress(filled, description="translating", unit="bucket")
+    for bucket, places in bar:
       length = bucket.sources.shape[1]
       # A batch is filled up with its own kind: no search waits for sentences
       # that are empty.

@@ -205,6 +205,7 @@ def test_a_small_matrix_in_earnest(tmp_path, capsys):
   [
     (["--ratio", "3", "--recipe", "zip"], "zip"),
     (["--budget", "1"], "`budget` must be larger"),
+    (["--ratio", "1e9"], "`budget` must be larger"),
   ],
 )
 def test_impossible_requests_are_one_line(

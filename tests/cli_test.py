@@ -13,7 +13,14 @@ from anchor_codes import cli, tables
 from anchor_codes.commands import common
 
 ROOT = pathlib.Path(tables.__file__).parents[2]
-COMMANDS = ("compress", "inspect", "neighbors", "lookup", "convert")
+COMMANDS = (
+  "compress",
+  "inspect",
+  "neighbors",
+  "lookup",
+  "convert",
+  "report",
+)
 
 
 def make_table(**options):
@@ -157,7 +164,7 @@ def test_lookup_prints_a_json_object_a_line(path, capsys):
   ("symbol", "text"),
   [
     ("eel", "'eel' is not in the vocabulary"),
-    ("4", "id 4 is out of range for a table of 4 rows"),
+    ("4", "id 4 is out of range for a table of 4 rows: ids must lie in [0, 4)"),
     ("-2", "id -2 is out of range for a table of 4 rows"),
     ("9" * 30, f"id {'9' * 30} is out of range for a table of 4 rows"),
     ("1.5", "'1.5' is not in the vocabulary"),

@@ -108,6 +108,12 @@ def test_attend_is_the_product_with_the_table(name):
   assert_close(scores, query @ layers.dense(name).T)
 
 
+@every_layer
+def test_attend_refuses_queries_of_another_width(name):
+  with pytest.raises(ValueError, match=rf"must be \[..., {F}\], .* got \(3, 1"):
+    layers.make(name).attend(layers.normal(3, 1))
+
+
 @smooth_layers
 def test_gradients_agree_with_finite_differences(name):
   layer, step = layers.make(name), np.float32(1e-2)

@@ -59,6 +59,7 @@ def test_the_short_list():
     "linen",
     "nn",
     "ops",
+    "report",
     "serving",
     "steps",
     "tables",

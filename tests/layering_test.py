@@ -48,11 +48,16 @@ LAYERS = (
     f"formats tables {BASE}",
     lazily="pyarrow ml_dtypes",
   ),
+  Layer(
+    "report",
+    "numpy altair jinja2 markupsafe vl_convert",
+    f"report formats tables {BASE}",
+  ),
   Layer("compression", "numpy threadpoolctl", f"compression tables {BASE}"),
   Layer(
     "cli commands",
     "numpy absl",
-    f"commands formats compression serving tables {BASE}",
+    f"commands formats compression report serving tables {BASE}",
     lazily="faiss",
   ),
   Layer(
@@ -81,8 +86,8 @@ LAYERS = (
   Layer(
     "__init__",
     "",
-    "compression linen nn ops formats serving steps tables training cli "
-    f"{BASE}",
+    "compression linen nn ops formats report serving steps tables training "
+    f"cli {BASE}",
   ),
 )
 
@@ -91,7 +96,9 @@ NOT_LOADED = {
   "anchor_codes": "jax flax optax orbax chex tensorflow",
   "anchor_codes.tables": "jax flax optax orbax chex tensorflow",
   "anchor_codes.formats": "jax flax optax orbax chex tensorflow pyarrow",
-  "anchor_codes.cli": "jax flax optax orbax chex tensorflow pyarrow onnx faiss",
+  "anchor_codes.report": "jax flax optax orbax chex altair jinja2 vl_convert",
+  "anchor_codes.cli": "jax flax optax orbax chex tensorflow pyarrow onnx faiss "
+  "altair jinja2 vl_convert",
   "anchor_codes.ops": "flax optax orbax tensorflow",
   "anchor_codes.training": "flax orbax tensorflow",
 }

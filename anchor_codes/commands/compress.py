@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anchor_codes import accounting, formats
-from anchor_codes.commands import common, progress
+from anchor_codes.commands import common, progress, reporting
 from anchor_codes.formats import matrix
 
 METRICS = ("error", "cosine", "neighbors")
@@ -56,6 +56,11 @@ def add(commands: "common.Commands") -> None:
     help="keep the N rows of the largest weights, or the first N, as they are",
   )
   command.add_argument(
+    "--report",
+    metavar="PAGE.html",
+    help="write a page on what was tried, and on the table beside IN",
+  )
+  command.add_argument(
     "--seed", type=int, default=0, help="of all random choices (default: 0)"
   )
 
@@ -76,13 +81,15 @@ def run(args: argparse.Namespace) -> Iterator[str]:
   from anchor_codes import compression
 
   check_target(args.out)
+  if args.report:
+    reporting.check_target(args.report)
   with progress.showing("reading") as report:
     vectors, vocabulary = formats.read(
       args.source, tensor=args.tensor, progress=report
     )
   size, features = vectors.shape
   dense_bytes = accounting.dense_bytes(size, features)
-  budget = args.budget or math.floor(dense_bytes / args.ratio)
+  budget = args.budget or max(1, math.floor(dense_bytes / args.ratio))
   with progress.showing("trying") as report:
     compressed = compression.compress(
       vectors,
@@ -96,7 +103,23 @@ def run(args: argparse.Namespace) -> Iterator[str]:
       progress=report,
     )
   compressed.table.save(args.out)
+  if args.report:
+    _write_page(args, compressed, vectors)
   yield from _answer(args, compressed, budget)
+
+
+def _write_page(
+  args: argparse.Namespace, compressed: Any, vectors: np.ndarray
+) -> None:
+  from anchor_codes import report
+
+  report.write_report(
+    compressed.table,
+    args.report,
+    name=pathlib.Path(args.out).name,
+    original=vectors,
+    curve=json.loads(compressed.report.to_json()),
+  )
 
 
 def check_target(out: str) -> None:

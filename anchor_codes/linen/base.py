@@ -44,6 +44,7 @@ class CompactEmbed(linen.Module):
 
   def attend(self, query: Vectors) -> Scores:
     """Scores all embeddings against queries, on the compact form."""
+    typing.check_query(query.shape, self.features)
     return self._attend(query)
 
   def auxiliary_loss(self, inputs: Any) -> Float[Array, ""]:

@@ -104,7 +104,7 @@ class AnchorEmbed(table_parts.FromAnchors, base.CompactEmbed):
       )
     return anchor_ops.sparse_anchor_lookup(self.rows, self.anchors[...], ids)
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings: the query meets each anchor only once."""

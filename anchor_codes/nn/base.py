@@ -53,7 +53,7 @@ class CompactEmbed(nnx.Module):
   """Base of the layers that stand where ``flax.nnx.Embed`` stood.
 
   A layer is *rows* (one record for each symbol), a *shared* part, and a pure
-  function that composes them. Layers differ in :meth:`_lookup`, :meth:`attend`
+  function that composes them. Layers differ in :meth:`_lookup`, :meth:`_attend`
   and :meth:`to_table`.
 
   Attributes:
@@ -92,8 +92,19 @@ class CompactEmbed(nnx.Module):
   def attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
-    """Scores all embeddings against queries, on the compact form."""
-    raise NotImplementedError
+    """Scores all embeddings against queries, on the compact form.
+
+    Args:
+      query: Vectors of the width of the embeddings.
+
+    Returns:
+      The inner product with each embedding.
+
+    Raises:
+      ValueError: If the queries have another width.
+    """
+    typing.check_query(query.shape, self.features)
+    return self._attend(query)
 
   def to_table(self) -> tables.Table:
     """Returns the trained layer as an artefact that needs NumPy alone."""
@@ -128,6 +139,11 @@ class CompactEmbed(nnx.Module):
   def _lookup(
     self, ids: Int[Array, "*batch"]
   ) -> Float[Array, "*batch features"]:
+    raise NotImplementedError
+
+  def _attend(
+    self, query: Float[Array, "*batch features"]
+  ) -> Float[Array, "*batch num_embeddings"]:
     raise NotImplementedError
 
 

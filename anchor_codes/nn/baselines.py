@@ -64,7 +64,7 @@ class LowRankEmbed(table_parts.FromFactors, base.CompactEmbed):
       self.factors[...], self.projection[...], ids
     )
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings, through the inner width."""
@@ -141,7 +141,7 @@ class HashEmbed(base.CompactEmbed):
       seed=self.seed,
     )
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings: the query meets each bucket only once."""
@@ -225,7 +225,7 @@ class QREmbed(base.CompactEmbed):
       composition=self.composition,
     )
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings, from the two small tables."""

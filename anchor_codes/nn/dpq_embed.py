@@ -187,7 +187,7 @@ class DPQEmbed(base.CompactEmbed):
       **({} if self.norm is None else {"epsilon": self.norm.epsilon}),
     )
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings: the query meets each codebook entry only once."""

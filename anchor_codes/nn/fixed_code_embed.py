@@ -133,7 +133,7 @@ class FixedCodeEmbed(table_parts.FromGivenCodes, base.CompactEmbed):
     """Returns the code of each symbol."""
     return self.digits[...]
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings: the query meets each codebook entry only once."""

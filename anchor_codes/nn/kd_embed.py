@@ -256,7 +256,7 @@ class KDEmbed(table_parts.FromCodes, base.CompactEmbed):
     base.check_finite_rows("logits", self.logits[...])
     return self._codes()
 
-  def attend(
+  def _attend(
     self, query: Float[Array, "*batch features"]
   ) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings: the query meets each codebook entry only once.

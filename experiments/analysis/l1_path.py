@@ -16,7 +16,6 @@ from absl import flags
 from experiments import reporting, tuning
 from experiments.analysis import runs
 from experiments.datasets import ratings as datasets
-from experiments.reporting import files
 
 NAME = "l1_path"
 L1 = (0.0, 1e-6, 1e-5, 3e-5, 1e-4)
@@ -30,6 +29,13 @@ COLUMNS = {
   "test": "Test MSE",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Fewer weights, by price or by budget",
+  value="test",
+  caption="Test MSE (lower is better)",
+  lines=("kind",),
+  x="embedding_bytes",
+)
 
 
 def draw_path(
@@ -67,11 +73,7 @@ def draw_path(
     result = runs.run_once(config, data, workdir / f"{kind}_{value}")
     cells.append(make_cells(kind, value, result))
     print(f"{kind} {value}: test MSE {cells[-1]['test']}", flush=True)
-  table = reporting.format_table(cells, COLUMNS, markdown=True)
-  files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
-  reporting.plot_frontier(
-    cells, workdir / f"{NAME}.png", title="Fewer weights, by price or by budget"
-  )
+  reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

@@ -1,7 +1,7 @@
-"""Reads from a compiled program what travels between devices."""
+"""What travels between devices, read from a compiled program, and compared."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _COLLECTIVE = re.compile(
   r"= (?P<shapes>.*?) (?P<kind>all-gather|all-reduce|all-to-all|"
@@ -45,6 +45,48 @@ def find_collectives(text: str, *, num_devices: int = 1) -> list[Collective]:
     sent = _wire_bytes(match["kind"], nbytes, num_devices)
     found.append(Collective(match["kind"], nbytes, sent))
   return found
+
+
+def without_shared(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Adds what is sent for rows to the cells of a table.
+
+  With "scatter" nothing but the gradient of what all devices share is summed
+  over all of them; with "auto" the sums are of both.
+
+  >>> scatter = {"devices": 2, "exchange": "scatter", "reduced": 2.0}
+  >>> without_shared([scatter | {"kilobytes": 3.0}])[0]["row_kilobytes"]
+  1.0
+  """
+  shared = {
+    cell["devices"]: cell["reduced"]
+    for cell in cells
+    if cell["exchange"] == "scatter"
+  }
+  return [
+    cell | {"row_kilobytes": cell["kilobytes"] - shared[cell["devices"]]}
+    for cell in cells
+  ]
+
+
+def ratios(cells: list[dict[str, Any]]) -> dict[str, float]:
+  """Returns how much less than "auto" the others send of rows, on most devices.
+
+  >>> cell = {"table": "full", "devices": 2, "exchange": "auto"}
+  >>> other = cell | {"exchange": "scatter", "row_kilobytes": 1.0}
+  >>> ratios([cell | {"row_kilobytes": 3.0}, other])
+  {'full_scatter_wire_ratio': 3.0}
+  """
+  most = max(cell["devices"] for cell in cells)
+  sent = {
+    (cell["table"], cell["exchange"]): cell["row_kilobytes"]
+    for cell in cells
+    if cell["devices"] == most
+  }
+  return {
+    f"{table}_{exchange}_wire_ratio": sent[table, "auto"] / kilobytes
+    for (table, exchange), kilobytes in sent.items()
+    if exchange != "auto" and kilobytes
+  }
 
 
 def _nbytes(shape: re.Match[str]) -> int:

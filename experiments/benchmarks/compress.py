@@ -13,10 +13,11 @@ mean cosine, how many of ten neighbours stay, and what the vectors are for: the
 agreement with people's judgement of words, analogies, and the recall of a
 recommender's lists with its full user factors.
 
-`compress.md` has the tables with the best of each family, `compress.json` all
-that was tried. Each run leaves a record, so that a benchmark that was stopped
-goes on; a new version of the code needs a new `--workdir`. `--quick` is a run
-of seconds on made-up vectors, `--scale` compresses a million rows from a file.
+`compress.md` has the tables with the best of each family, `compress.png` their
+errors, `compress.json` all that was tried. Each run leaves a record, so that a
+benchmark that was stopped goes on; a new version of the code needs a new
+`--workdir`. `--quick` is a run of seconds on made-up vectors, `--scale`
+compresses a million rows from a file.
 """
 
 import functools
@@ -47,6 +48,15 @@ COLUMNS = {
   "neighbors": "Neighbours",
 }
 """Headings of the columns that all tables have by their names."""
+PICTURE = reporting.Picture(
+  title="Given vectors, made smaller in several ways",
+  value="error",
+  caption="Share of the variance that is lost (lower is better)",
+  lines=("family",),
+  x="nbytes",
+  panel="given",
+  log=True,
+)
 LAST_COLUMNS = {"seconds": "s", "cpu_seconds": "CPU s", "note": "Note"}
 
 NOTES = """\
@@ -225,7 +235,7 @@ def run_benchmark(
   ratios: Sequence[float] = RATIOS,
   families: Sequence[str] = tuple(peers.FAMILIES),
 ) -> dict[str, dict[str, Any]]:
-  """Runs all that has no record yet; writes `compress.md` and `compress.json`.
+  """Runs all that has no record yet; writes the tables and their picture.
 
   Args:
     givens: What is made small.
@@ -283,9 +293,20 @@ def write_report(
   absent = f"Not installed: {', '.join(missing)}.\n" if missing else ""
   text = "\n".join([*parts, NOTES + absent])
   files.write_atomically(workdir / f"{NAME}.md", text)
+  reporting.plot_table(_drawn(results), workdir / f"{NAME}.png", PICTURE)
   record = {"notes": NOTES, "missing": list(missing), "tables": results}
   content = json.dumps(record, indent=2) + "\n"
   files.write_atomically(workdir / f"{NAME}.json", content)
+
+
+def _drawn(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+  """Returns the rows of the picture: ours by the error, and the others."""
+  return [
+    {**row, "given": name, "family": row.get("family", "ours")}
+    for name, found in results.items()
+    for row in shown(found["rows"])
+    if row["kind"] == "peer" or row.get("metric") == "error"
+  ]
 
 
 class _Clock:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from anchor_codes import accounting
+from experiments import reporting
 from experiments.reporting import files
 
 COLUMNS = {
@@ -78,7 +79,8 @@ def write_matrix(
   rng = np.random.default_rng(0)
   shape = size, features
   matrix = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-  for start in range(0, size, _BLOCK):
+  starts = range(0, size, _BLOCK)
+  for start in reporting.progress(starts, description="drawing", unit="block"):
     block = matrix[start : start + _BLOCK]
     block[...] = random_walks(rng, len(block), features)
   matrix.flush()

@@ -7,8 +7,8 @@ Interactions are made up and written as CSV, CSV with gzip, Parquet and
 ArrayRecord, and each file is streamed with hashed ids and a shuffle buffer, in
 a process of its own whose peak memory is measured. A file of a tenth of the
 rows is streamed, too: memory must not depend on their number. The table is
-printed last; `result.json` holds it under `metrics`. `--quick` takes 300,000
-rows.
+printed last; `result.json` holds it under `metrics`, and `interactions.png`
+shows the rates. `--quick` takes 300,000 rows.
 
 Rates are given by the clock, and by the time of all processors: the latter says
 what an idle machine can do where others run, too.
@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments import reporting
 from experiments.datasets import (
   interactions,
   interactions_ids,
@@ -31,14 +32,15 @@ from experiments.datasets import (
   interactions_stream,
 )
 from experiments.datasets.interactions_columns import Column
-from experiments.reporting import format_table, peak_rss_bytes
 from experiments.reporting.files import write_atomically
 
 NUM_ROWS = flags.DEFINE_integer("num_rows", 10_000_000, "Rows of each file.")
 KINDS = flags.DEFINE_list(
   "kinds", ["csv", "csv.gz", "parquet", "array_record"], "Suffixes of files."
 )
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of `result.json`.")
+WORKDIR = flags.DEFINE_string(
+  "workdir", "", "Folder of `result.json` and its picture."
+)
 QUICK = flags.DEFINE_bool("quick", False, "Whether to take few rows.")
 
 _COLUMNS = {
@@ -46,6 +48,13 @@ _COLUMNS = {
   "item": Column("item", "symbol"),
   "rating": Column("rating", "number"),
 }
+PICTURE = reporting.Picture(
+  title="Streaming interactions from files",
+  value="rows_per_cpu_second",
+  caption="Rows in a second of the processors (higher is better)",
+  label=("kind", "rows"),
+  from_zero=True,
+)
 _BATCH = 8192
 _SHUFFLE_ROWS = 1 << 18
 
@@ -64,7 +73,7 @@ def stream_file(path: str) -> dict[str, float]:
     "rows": count,
     "rows_per_second": count / seconds,
     "rows_per_cpu_second": count / (time.process_time() - start_cpu),
-    "peak_mib": peak_rss_bytes() / 2**20,
+    "peak_mib": reporting.peak_rss_bytes() / 2**20,
   }
 
 
@@ -92,10 +101,12 @@ def main(argv: list[str]) -> None:
         rows.append({"kind": kind, **found})
         print(json.dumps(rows[-1]), flush=True)
   if WORKDIR.value:
-    path = pathlib.Path(WORKDIR.value) / "result.json"
+    workdir = pathlib.Path(WORKDIR.value)
     metrics = {f"{row['kind']}_{row['rows']}": row for row in rows}
-    write_atomically(path, json.dumps({"metrics": metrics}, indent=2) + "\n")
-  print(format_table(rows, list(rows[0])))
+    text = json.dumps({"metrics": metrics}, indent=2) + "\n"
+    write_atomically(workdir / "result.json", text)
+    reporting.plot_table(rows, workdir / "interactions.png", PICTURE)
+  print(reporting.format_table(rows, list(rows[0])))
 
 
 if __name__ == "__main__":

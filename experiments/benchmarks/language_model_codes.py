@@ -23,7 +23,6 @@ from absl import flags
 from experiments import language_modeling, reporting, tuning
 from experiments.datasets import language_model as datasets
 from experiments.datasets import text
-from experiments.reporting import files
 from experiments.tuning import Row, grid
 
 NAME = "language_model_codes"
@@ -40,6 +39,14 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One language model, several embeddings",
+  value="test",
+  caption="Test perplexity (lower is better)",
+  label=("row",),
+  x="embedding_bytes",
+  baseline="full",
+)
 
 BUDGET: dict[str, Any] = {
   "epochs": 5,
@@ -229,8 +236,7 @@ def run_benchmark(
   cells = []
   for found in benchmark.cells(rows or tuple(ROWS)):
     cells.append(found)
-    table = reporting.format_table(cells, COLUMNS, markdown=True)
-    files.write_atomically(benchmark.workdir / f"{NAME}.md", f"{table}\n")
+    reporting.write_table(benchmark.workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

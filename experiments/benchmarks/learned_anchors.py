@@ -41,6 +41,13 @@ COLUMNS = {
   "seconds": "s/run",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Learned numbers of anchors, and fixed ones",
+  value="objective",
+  caption="Objective (lower is better)",
+  label=("run",),
+  panel="part",
+)
 
 Cells = dict[str, Any]
 
@@ -178,7 +185,14 @@ def run_benchmark(
     found.append(cells)
     print(", ".join(f"{n} {_text(v)}" for n, v in cells.items()), flush=True)
     files.write_atomically(workdir / f"{NAME}.md", report(found))
+    reporting.plot_table(_named(found), workdir / f"{NAME}.png", PICTURE)
   return found
+
+
+def _named(cells: Sequence[Cells]) -> list[Cells]:
+  """Adds the name of each run, as the picture shows it."""
+  text = "{start} anchors at the start, price {price}, seed {seed}"
+  return [{**row, "run": text.format(**row)} for row in cells]
 
 
 def report(cells: Sequence[Cells], *, markdown: bool = True) -> str:

@@ -46,6 +46,13 @@ COLUMNS = {
   "loss": "Loss",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Training an LSTM",
+  value="tokens",
+  caption="Tokens per second (higher is better)",
+  label=("name",),
+  from_zero=True,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,7 +186,8 @@ def measure(
   with contextlib.ExitStack() as stack:
     stack.enter_context(_limited(task.threads))
     workers = {n: stack.enter_context(_worker(n, task)) for n in sides}
-    for number in range(len(task.inputs)):
+    numbers = range(len(task.inputs))
+    for number in reporting.progress(numbers, description=NAME, unit="turn"):
       # Who goes first alternates: a turn may warm or slow the machine.
       for name in sides if number % 2 else reversed(sides):
         workers[name].send(number)
@@ -327,11 +335,11 @@ def draw_tokens(number: int, vocab_size: int) -> np.ndarray:
 def run_benchmark(
   task: Task, workdir: str | pathlib.Path, *, against_torch: bool = True
 ) -> dict[str, float]:
-  """Measures, prints a table, and writes `lstm_throughput.json`.
+  """Measures, prints a table, and writes `lstm_throughput.json` and `.png`.
 
   Args:
     task: What is trained.
-    workdir: Folder for the file.
+    workdir: Folder for the files.
     against_torch: Whether PyTorch is measured, too.
 
   Returns:
@@ -341,7 +349,9 @@ def run_benchmark(
   cells, ratio = summarize(turns, task)
   record = {"rows": cells, **ratio, "threads": task.threads, "turns": turns}
   content = json.dumps(record, indent=2) + "\n"
-  files.write_atomically(pathlib.Path(workdir) / f"{NAME}.json", content)
+  workdir = pathlib.Path(workdir)
+  files.write_atomically(workdir / f"{NAME}.json", content)
+  reporting.plot_table(cells, workdir / f"{NAME}.png", PICTURE)
   print(reporting.format_table(cells, COLUMNS))
   if ratio:
     print(

@@ -47,6 +47,15 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One graph network, several first layers",
+  value="test",
+  caption="Test accuracy, % (higher is better)",
+  label=("row",),
+  x="embedding_bytes",
+  panel="dataset",
+  baseline="full",
+)
 
 
 _HALF = {"stored_dtype": "float16"}
@@ -140,8 +149,7 @@ def run_benchmark(
 
 
 def _write(workdir: pathlib.Path, cells: Sequence[dict[str, Any]]) -> None:
-  table = reporting.format_table(cells, COLUMNS, markdown=True)
-  files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+  reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   files.write_atomically(
     workdir / f"{NAME}.json", json.dumps(list(cells), indent=2) + "\n"
   )

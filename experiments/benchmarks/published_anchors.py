@@ -40,7 +40,6 @@ from experiments import reporting
 from experiments.benchmarks import published_training
 from experiments.benchmarks.published_training import Run, Setting
 from experiments.datasets import ratings as datasets
-from experiments.reporting import files
 
 NAME = "published_anchors"
 COLUMNS = {
@@ -54,6 +53,13 @@ COLUMNS = {
   "outside": "Outside of tolerance",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Anchors as published, and what is known of them (grey)",
+  value="last_mse",
+  caption="Validation MSE after the last epoch (lower is better)",
+  label=("label",),
+  known="known_last_mse",
+)
 
 
 class Known(NamedTuple):
@@ -149,8 +155,7 @@ def run_benchmark(
     cells.append(summarize(setting, results, known))
     seconds = sum(result.seconds for result in results)
     print(f"{setting.label}: {cells[-1]['last_mse']}, {seconds:.0f} s")
-  table = reporting.format_table(cells, COLUMNS, markdown=True)
-  files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+  reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from anchor_codes import ops, tables, training
+from experiments import reporting
 from experiments.datasets import ratings as datasets
 
 Params = dict[str, Any]
@@ -308,7 +309,10 @@ def train(
   state = _init_state(data, setting, splits.train, seed=seed)
   training_bytes = _nbytes(state) + _nbytes(state[0])  # And the gradient.
   course, times = [], [time.perf_counter()]
-  for _ in range(setting.epochs):
+  bar = reporting.progress(
+    range(setting.epochs), description=setting.label, unit="epoch"
+  )
+  for _ in bar:
     rows = rng.permutation(splits.train)
     batches = make_batches(data, rows, batch_size=size)
     state, measured = epoch(state, batches, valid)

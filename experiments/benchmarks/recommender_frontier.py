@@ -30,7 +30,6 @@ from absl import flags
 from anchor_codes import accounting
 from experiments import recommending, reporting, tuning
 from experiments.datasets import ratings as datasets
-from experiments.reporting import files
 
 NAME = "recommender_frontier"
 COLUMNS = {
@@ -45,6 +44,14 @@ COLUMNS = {
   "seconds": "s/run",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One recommender, several embeddings",
+  value="test",
+  caption="Test MSE (lower is better)",
+  lines=("kind",),
+  x="embedding_bytes",
+  baseline="full",
+)
 
 FEATURES = 16
 SEEDS = (0, 1, 2)
@@ -215,7 +222,7 @@ def run_benchmark(
       continue
     results = run_row(row, data, workdir / row.folder, quick=quick)
     cells.append(summarize(row, results))
-    write_report(cells, workdir)
+    reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 
@@ -297,19 +304,6 @@ def summarize(
     std = float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0
     cells |= {f"{part}_mse": mean(errors), f"{part}_mse_std": std}
   return cells
-
-
-def write_report(
-  cells: Sequence[dict[str, Any]], workdir: pathlib.Path
-) -> None:
-  """Writes the table as Markdown, and the picture."""
-  table = reporting.format_table(cells, COLUMNS, markdown=True)
-  files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
-  reporting.plot_frontier(
-    cells,
-    workdir / f"{NAME}.png",
-    title="One recommender, several embeddings",
-  )
 
 
 def _measure() -> None:

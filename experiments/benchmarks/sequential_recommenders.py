@@ -26,7 +26,6 @@ from experiments import (
   tuning,
 )
 from experiments.datasets import sequences
-from experiments.reporting import files
 from experiments.sequential_evaluation import METRICS
 
 NAME = "sequential_recommenders"
@@ -44,6 +43,14 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One sequential recommender, several embeddings of items",
+  value="test_ndcg_at_10",
+  caption="Test NDCG@10 (higher is better)",
+  label=("row",),
+  x="item_bytes",
+  panel="dataset",
+)
 
 MODELS: dict[str, dict[str, Any]] = {
   "ml-1m": {"epochs": 200, "eval_epochs": 5, "patience": 50},
@@ -135,8 +142,7 @@ def run_benchmark(
       best = tuning.choose(row.tries, errors)
       results = [run(best, seed) for seed in seeds]
       cells.append(summarize(dataset, name, best, results))
-      table = reporting.format_table(cells, COLUMNS, markdown=True)
-      files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+      reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

@@ -47,6 +47,14 @@ COLUMNS = {
   "recall": "Recall",
 }
 """Headings of the columns of the speed by their names."""
+PICTURE = reporting.Picture(
+  title="Serving compact tables",
+  value="ratio",
+  caption="Speed, 1: as the first table of the task (higher is better)",
+  label=("name",),
+  panel="task",
+  from_zero=True,
+)
 START_COLUMNS = {
   "name": "Table",
   "file": "File MB",
@@ -54,6 +62,13 @@ START_COLUMNS = {
   "start": "Start ms",
 }
 """Headings of the columns of the start by their names."""
+START_PICTURE = reporting.Picture(
+  title="Memory after opening a table and looking up some rows",
+  value="memory",
+  caption="Memory, MB (lower is better)",
+  label=("name",),
+  from_zero=True,
+)
 
 # Opens a file, looks up a few rows, and says what that has taken.
 _START = """
@@ -93,7 +108,8 @@ def measure(
     Seconds of each turn by name.
   """
   seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-  for number, batch in enumerate(batches):
+  bar = reporting.progress(batches, description=NAME, unit="turn")
+  for number, batch in enumerate(bar):
     # Who goes first alternates: a turn may warm or slow the machine.
     for side in sides if number % 2 else reversed(sides):
       start = time.perf_counter()
@@ -198,11 +214,11 @@ def _start(name: str, path: pathlib.Path, how: str) -> dict[str, Any]:
 def run_benchmark(
   sizes: serve_sides.Sizes, workdir: str | pathlib.Path
 ) -> dict[str, list[dict[str, Any]]]:
-  """Measures, prints tables, and writes `serve.json`.
+  """Measures, prints tables, and writes `serve.json` and pictures.
 
   Args:
     sizes: What is measured.
-    workdir: Folder for the file.
+    workdir: Folder for the files.
 
   Returns:
     The cells of the tables, `speed` and `start`.
@@ -237,10 +253,14 @@ def run_benchmark(
     cell["recall"] = shares.get(cell["name"])
   record = {"speed": cells, "start": measure_starts(dense, compact)}
   content = {"sizes": dataclasses.asdict(sizes), "missing": missing, **record}
-  path = pathlib.Path(workdir) / f"{NAME}.json"
-  files.write_atomically(path, json.dumps(content, indent=2) + "\n")
+  workdir = pathlib.Path(workdir)
+  text = json.dumps(content, indent=2) + "\n"
+  files.write_atomically(workdir / f"{NAME}.json", text)
+  reporting.plot_table(cells, workdir / f"{NAME}.png", PICTURE)
+  starts = record["start"]
+  reporting.plot_table(starts, workdir / f"{NAME}_start.png", START_PICTURE)
   print(reporting.format_table(cells, COLUMNS))
-  print("\n" + reporting.format_table(record["start"], START_COLUMNS))
+  print("\n" + reporting.format_table(starts, START_COLUMNS))
   if missing:
     print(f"\nNot installed, and so left out: {', '.join(missing)}.")
   return record

@@ -50,6 +50,16 @@ COLUMNS = {
   "row_bytes": "Row bytes",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="What a training step sends between devices for its rows",
+  value="row_kilobytes",
+  caption="KB of rows in a step (lower is better)",
+  lines=("exchange",),
+  x="devices",
+  x_caption="Devices",
+  x_unit="",
+  panel="table",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -296,7 +306,7 @@ def measure(sides: list[Side], turns: int, steps: int) -> list[dict[str, Any]]:
   """
   states = [side.state for side in sides]
   seconds: list[list[float]] = [[] for _ in sides]
-  for _ in range(turns + 1):
+  for _ in reporting.progress(range(turns + 1), description=NAME, unit="turn"):
     for number, side in enumerate(sides):
       start = time.perf_counter()
       states[number], metrics = side.program(states[number], side.batches)
@@ -312,11 +322,11 @@ def measure(sides: list[Side], turns: int, steps: int) -> list[dict[str, Any]]:
 def run_benchmark(
   sizes: Sizes, workdir: str | pathlib.Path
 ) -> list[dict[str, Any]]:
-  """Measures, prints a table, and writes `result.json`.
+  """Measures, prints a table, and writes `result.json` and `sharded.png`.
 
   Args:
     sizes: What is measured.
-    workdir: Folder for the file.
+    workdir: Folder for the files.
 
   Returns:
     The cells of the table.
@@ -329,58 +339,20 @@ def run_benchmark(
       for num_devices in sizes.devices
       for exchange in EXCHANGES
     ]
-    cells += without_shared(measure(sides, sizes.turns, sizes.steps))
+    cells += collectives.without_shared(
+      measure(sides, sizes.turns, sizes.steps)
+    )
   content = {
     "sizes": dataclasses.asdict(sizes),
-    "metrics": ratios(cells),
+    "metrics": collectives.ratios(cells),
     "cells": cells,
   }
-  path = pathlib.Path(workdir) / "result.json"
-  files.write_atomically(path, json.dumps(content, indent=2) + "\n")
+  workdir = pathlib.Path(workdir)
+  text = json.dumps(content, indent=2) + "\n"
+  files.write_atomically(workdir / "result.json", text)
+  reporting.plot_table(cells, workdir / f"{NAME}.png", PICTURE)
   print(reporting.format_table(cells, COLUMNS))
   return cells
-
-
-def without_shared(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Adds what is sent for rows to the cells of a table.
-
-  With "scatter" nothing but the gradient of what all devices share is summed
-  over all of them; with "auto" the sums are of both.
-
-  >>> scatter = {"devices": 2, "exchange": "scatter", "reduced": 2.0}
-  >>> without_shared([scatter | {"kilobytes": 3.0}])[0]["row_kilobytes"]
-  1.0
-  """
-  shared = {
-    cell["devices"]: cell["reduced"]
-    for cell in cells
-    if cell["exchange"] == "scatter"
-  }
-  return [
-    cell | {"row_kilobytes": cell["kilobytes"] - shared[cell["devices"]]}
-    for cell in cells
-  ]
-
-
-def ratios(cells: list[dict[str, Any]]) -> dict[str, float]:
-  """Returns how much less than "auto" the others send of rows, on most devices.
-
-  >>> cell = {"table": "full", "devices": 2, "exchange": "auto"}
-  >>> other = cell | {"exchange": "scatter", "row_kilobytes": 1.0}
-  >>> ratios([cell | {"row_kilobytes": 3.0}, other])
-  {'full_scatter_wire_ratio': 3.0}
-  """
-  most = max(cell["devices"] for cell in cells)
-  sent = {
-    (cell["table"], cell["exchange"]): cell["row_kilobytes"]
-    for cell in cells
-    if cell["devices"] == most
-  }
-  return {
-    f"{table}_{exchange}_wire_ratio": sent[table, "auto"] / kilobytes
-    for (table, exchange), kilobytes in sent.items()
-    if exchange != "auto" and kilobytes
-  }
 
 
 def main(argv: list[str]) -> None:

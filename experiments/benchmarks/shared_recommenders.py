@@ -18,7 +18,6 @@ from absl import flags
 from experiments import ranking, recommending, reporting, tuning
 from experiments.datasets import ratings as datasets
 from experiments.recommender_options import RecommenderConfig
-from experiments.reporting import files
 
 PARTS = ("published", "tuned")
 SEEDS = (0, 1, 2)
@@ -73,6 +72,17 @@ class Benchmark:
       "seconds": "s/run",
     }
 
+  def picture(self, part: str) -> reporting.Picture:
+    """Returns how a table is drawn: by the first metric."""
+    value, heading = next(iter(self.metrics.items()))
+    better = "lower" if self.judge.startswith("-") else "higher"
+    return reporting.Picture(
+      title=f"Sharing in a recommender, {part} settings",
+      value=value,
+      caption=f"Test {heading} ({better} is better)",
+      label=("name",),
+    )
+
   def error(self, result: reporting.RunResult) -> float:
     """Returns what the validation part has against a run."""
     name = self.judge.removeprefix("-")
@@ -112,11 +122,10 @@ class Benchmark:
         chosen = self._choose(row, run, quick=quick) if part == "tuned" else {}
         found = [run({**chosen, "seed": seed}) for seed in seeds]
         cells[part].append(self.summarize(row, chosen, found))
-        table = reporting.format_table(
-          cells[part], self.columns(part), markdown=True
+        path = workdir / f"{self.name}_{part}"
+        reporting.write_table(
+          path, cells[part], self.columns(part), self.picture(part)
         )
-        path = workdir / f"{self.name}_{part}.md"
-        files.write_atomically(path, f"{table}\n")
     return cells
 
   def summarize(

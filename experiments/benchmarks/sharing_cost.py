@@ -36,7 +36,6 @@ from experiments import (
 )
 from experiments.benchmarks import made_up_batches, transformer_classifiers
 from experiments.datasets import subwords, tokenizers
-from experiments.reporting import files
 
 NAME = "sharing_cost"
 COLUMNS = {
@@ -48,6 +47,13 @@ COLUMNS = {
   "fastest": "Ratio of the fastest",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="What sharing costs a training step",
+  value="ratio",
+  caption="Time with sharing over that without, and quartiles",
+  label=("name",),
+  spread=("low", "high"),
+)
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """How time is taken: what other programs do counts in the first alone."""
@@ -245,7 +251,7 @@ def measure(
   for run in (without, with_sharing):  # To compile.
     jax.block_until_ready(run())
   times = []
-  for number in range(pairs):
+  for number in reporting.progress(range(pairs), description=NAME, unit="pair"):
     # Each is the first of every second pair: what comes first may be slower.
     runs = [without, with_sharing][:: 1 if number % 2 else -1]
     found = {run: _time(run, clock) for run in runs}
@@ -257,6 +263,8 @@ def measure(
     "without": 1e3 * float(np.median(before)) / steps,
     "with": 1e3 * float(np.median(after)) / steps,
     "ratio": float(middle),
+    "low": float(low),
+    "high": float(high),
     "spread": f"{low:.3f}-{high:.3f}",
     "fastest": float(after.min() / before.min()),
   }
@@ -295,10 +303,8 @@ def main(argv: Sequence[str]) -> None:
   options = flags.FLAGS
   steps = {name: STEPS[name] for name in options.steps or STEPS}
   rows = run_benchmark(steps, pairs=options.pairs, clock=CLOCKS[options.clock])
-  table = reporting.format_table(rows, COLUMNS, markdown=True)
-  files.write_atomically(
-    pathlib.Path(options.workdir) / f"{NAME}.md", f"{table}\n"
-  )
+  path = pathlib.Path(options.workdir) / NAME
+  reporting.write_table(path, rows, COLUMNS, PICTURE)
   print(reporting.format_table(rows, COLUMNS))
 
 

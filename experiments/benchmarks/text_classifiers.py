@@ -20,7 +20,6 @@ from absl import flags
 
 from experiments import reporting, text_classification, tuning
 from experiments.datasets import classification
-from experiments.reporting import files
 from experiments.tuning import Row, grid
 
 NAME = "text_classifiers"
@@ -36,6 +35,15 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One text classifier, several embeddings",
+  value="test",
+  caption="Test accuracy, % (higher is better)",
+  label=("row",),
+  x="embedding_bytes",
+  panel="dataset",
+  baseline="full",
+)
 
 MODELS: dict[str, dict[str, Any]] = {
   "imdb": {"encoder": "mean", "max_length": 300, "epochs": 4},
@@ -123,8 +131,7 @@ def run_benchmark(
         quick=quick,
       )
       cells.append(summarize(dataset, name, results))
-      table = reporting.format_table(cells, COLUMNS, markdown=True)
-      files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+      reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

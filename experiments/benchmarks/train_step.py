@@ -36,7 +36,7 @@ from absl import app, flags
 
 from experiments import reporting
 from experiments.benchmarks import train_step_sides as sides
-from experiments.reporting import files, plots
+from experiments.reporting import files
 
 NAME = "train_step"
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,6 +50,17 @@ COLUMNS = {
   "peak": "Peak MB",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Training steps on 8,192 ids",
+  value="milliseconds",
+  caption="ms for each step (logarithmic scale, lower is better)",
+  lines=("layer", "optimizer"),
+  x="num_embeddings",
+  x_caption="Rows of the table (logarithmic scale)",
+  x_unit="",
+  panel="mode",
+  log=True,
+)
 SIZES = (10**4, 10**5, 10**6, 10**7)
 """Numbers of rows."""
 HEADLINE = 10**6
@@ -179,30 +190,6 @@ def compute_metrics(
   }
 
 
-def draw(rows: Sequence[Mapping[str, Any]], path: str | pathlib.Path) -> None:
-  """Draws the time of a step against the number of rows.
-
-  Args:
-    rows: What :func:`measure` has returned.
-    path: The PNG file to write.
-  """
-  lines: dict[str, list[tuple[int, float]]] = {}
-  for row in rows:
-    label = f"{row['layer']}, {row['mode']}, {row['optimizer']}"
-    point = row["num_embeddings"], row["milliseconds"]
-    lines.setdefault(label.replace("_", " "), []).append(point)
-  with plots.new_figure(path) as figure:
-    axes = figure.subplots()
-    for label, points in lines.items():
-      style = "--" if "dense" in label else "-"
-      x, y = zip(*sorted(points), strict=True)
-      axes.plot(x, y, style, marker="o", label=label)
-    axes.set(xscale="log", yscale="log")
-    axes.set(xlabel="Rows of the table", ylabel="ms for each step")
-    axes.set_title("Training steps on 8,192 ids")
-    axes.legend(fontsize=9)
-
-
 def run_benchmark(
   cases: Sequence[sides.Case],
   workdir: str | pathlib.Path,
@@ -234,7 +221,7 @@ def run_benchmark(
   }
   text = json.dumps(content, indent=2) + "\n"
   files.write_atomically(workdir / "result.json", text)
-  draw(rows, workdir / f"{NAME}.png")
+  reporting.plot_table(rows, workdir / f"{NAME}.png", PICTURE)
   print(reporting.format_table(rows, COLUMNS))
   for name, ratio in metrics.items():
     print(f"{name}: {ratio:.2f}")

@@ -31,7 +31,6 @@ from experiments import (
   tuning,
 )
 from experiments.datasets import classification
-from experiments.reporting import files
 
 NAME = "transformer_classifiers"
 SEEDS = (0, 1, 2)
@@ -44,6 +43,12 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="One classifier, several ways to train it",
+  value="test",
+  caption="Test accuracy, % (higher is better)",
+  label=("row",),
+)
 
 _SMALL: dict[str, Any] = {
   "features": 64,
@@ -115,9 +120,10 @@ def run_benchmark(
     for name in rows or ROWS:
       results = _run_row(dataset, name, data, workdir, quick=quick)
       found.append(summarize(dataset, name, results))
-      table = reporting.format_table(found, COLUMNS, markdown=True)
       # Processes for other data sets leave this file alone.
-      files.write_atomically(workdir / f"{NAME}_{dataset}.md", f"{table}\n")
+      reporting.write_table(
+        workdir / f"{NAME}_{dataset}", found, COLUMNS, PICTURE
+      )
     cells += found
   return cells
 

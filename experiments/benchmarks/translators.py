@@ -21,7 +21,6 @@ from absl import flags
 
 from experiments import reporting, translating, translation_options, tuning
 from experiments.datasets import translation
-from experiments.reporting import files
 
 NAME = "translators"
 SEEDS = (0, 1, 2)
@@ -34,6 +33,13 @@ COLUMNS = {
   "seconds_per_epoch": "s/epoch",
 }
 """Headings of the columns of the table by their names."""
+PICTURE = reporting.Picture(
+  title="Sharing in a translator",
+  value="test",
+  caption="Test BLEU (higher is better)",
+  label=("row",),
+  baseline="none",
+)
 
 _GRID = tuple(
   {"dropout": dropout, "sharing_rate": rate}
@@ -82,8 +88,7 @@ def run_benchmark(
   for name in rows:
     results = _run_row(config, name, data, workdir, quick=quick)
     cells.append(summarize(name, results))
-    table = reporting.format_table(cells, COLUMNS, markdown=True)
-    files.write_atomically(workdir / f"{NAME}.md", f"{table}\n")
+    reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
 
 

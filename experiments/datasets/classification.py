@@ -105,7 +105,7 @@ def load_classification(
   if name not in classification_files.PUBLISHED:
     known = ", ".join(repr(known) for known in CLASSIFICATION_NAMES)
     raise ValueError(
-      f"`name` must be one of {known} or 'csv:PATH', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'csv:PATH'."
     )
   published = classification_files.PUBLISHED[name]
   splits = published.read(data_dir)

@@ -111,7 +111,7 @@ def load_text(
   if name not in _CORPORA:
     known = ", ".join(repr(known) for known in TEXT_NAMES)
     raise ValueError(
-      f"`name` must be one of {known} or 'text:PATH', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'text:PATH'."
     )
   return _load_corpus(name, data_dir)
 

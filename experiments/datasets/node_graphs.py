@@ -115,7 +115,7 @@ def load_node_graph(
   if name not in PUBLISHED:
     known = ", ".join(map(repr, PUBLISHED))
     raise ValueError(
-      f"`name` must be one of {known} or 'own:FOLDER', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'own:FOLDER'."
     )
   return _load_published(name, data_dir)
 

@@ -190,7 +190,7 @@ def load_ratings(
   if name not in _MOVIELENS:
     known = ", ".join(repr(known) for known in RATING_NAMES)
     raise ValueError(
-      f"`name` must be one of {known} or 'csv:PATH', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'csv:PATH'."
     )
   return _load_movielens(name, data_dir)
 

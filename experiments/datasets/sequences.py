@@ -144,7 +144,7 @@ def load_sequences(
   if name not in _SASREC:
     known = ", ".join(repr(known) for known in SEQUENCE_NAMES)
     raise ValueError(
-      f"`name` must be one of {known} or 'csv:PATH', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'csv:PATH'."
     )
   return _load_sasrec(name, data_dir)
 

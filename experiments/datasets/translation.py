@@ -153,7 +153,7 @@ def load_parallel(
   if not own and name not in TRANSLATION_NAMES:
     known = ", ".join(repr(known) for known in TRANSLATION_NAMES)
     raise ValueError(
-      f"`name` must be one of {known} or 'files:PREFIX', got {name!r}."
+      f"There is no data set {name!r}: take {known} or 'files:PREFIX'."
     )
   if source == target:
     raise ValueError(

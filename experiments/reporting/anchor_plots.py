@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.reporting.plots import new_figure
+from experiments.reporting.style import new_figure
 
 _PATH_COLOR = "#c0392b"
 _BREAK_COLOR = "#7f8c8d"

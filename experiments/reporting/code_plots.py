@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from experiments.reporting.anchor_plots import plot_courses
-from experiments.reporting.plots import new_figure
+from experiments.reporting.style import new_figure
 
 _BAR_COLOR = "#1f5fa8"
 _LIMIT_COLOR = "#c0392b"

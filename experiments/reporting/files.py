@@ -5,12 +5,14 @@ import pathlib
 import secrets
 
 
-def write_atomically(path: str | os.PathLike[str], content: str) -> None:
-  """Writes a text file so that no reader ever sees a part of it.
+def write_atomically(
+  path: str | os.PathLike[str], content: str | bytes
+) -> None:
+  """Writes a file so that no reader ever sees a part of it.
 
   Args:
     path: The file to write or to replace; its folder is made if missing.
-    content: The text, stored as UTF-8.
+    content: The text, stored as UTF-8, or the bytes.
 
   Raises:
     OSError: If the file cannot be written; an old one is then left as it was.
@@ -19,9 +21,10 @@ def write_atomically(path: str | os.PathLike[str], content: str) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   # Opened by name, unlike `mkstemp`, the file has the permissions of any other.
   temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+  payload = content.encode() if isinstance(content, str) else content
   try:
-    with open(temporary, "x", encoding="utf-8", newline="") as file:
-      file.write(content)
+    with open(temporary, "xb") as file:
+      file.write(payload)
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)

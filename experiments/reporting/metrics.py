@@ -1,4 +1,4 @@
-"""The course of a run: `metrics.csv` and scalars for TensorBoard."""
+"""The course of a run: `metrics.csv`, and what TensorBoard shows."""
 
 import csv
 import io
@@ -6,12 +6,15 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from experiments.reporting.files import write_atomically
 
 _FILENAME = "metrics.csv"
 _STEP = "step"
+_BINS = 64
 
 
 class MetricsWriter:
@@ -91,6 +94,22 @@ class MetricsWriter:
       self._events.add_scalar(name, value, step)
     self._last_step = step
 
+  def write_histograms(self, step: int, values: Mapping[str, Any]) -> None:
+    """Adds histograms to the events, for TensorBoard alone.
+
+    Args:
+      step: Number of training steps done.
+      values: Numbers by name, of any shape. What is not finite is left out, and
+        so is a name without any number.
+    """
+    for name, found in values.items():
+      numbers = np.ravel(found)
+      numbers = numbers[np.isfinite(numbers)]
+      if numbers.size:
+        self._events.add_histogram(
+          name, numbers.astype(float), step, bins=_edges(numbers)
+        )
+
   def _add_columns(self, names: Iterable[str]) -> None:
     new = [name for name in names if name not in self._columns]
     if new:
@@ -117,6 +136,14 @@ class MetricsWriter:
     traceback: TracebackType | None,
   ) -> None:
     self.close()
+
+
+def _edges(numbers: np.ndarray) -> Any:
+  """Returns the edges of the bins: one for each integer if these are few."""
+  low, high = numbers.min(), numbers.max()
+  if np.issubdtype(numbers.dtype, np.integer) and int(high) - int(low) < _BINS:
+    return np.arange(int(low), int(high) + 2) - 0.5
+  return np.histogram_bin_edges(numbers.astype(float), _BINS)
 
 
 def _read_rows(path: pathlib.Path) -> list[dict[str, str]]:

@@ -1,275 +1,300 @@
-"""Pictures of results."""
+"""Pictures of tables: points of size and quality, lines, and bars."""
 
-import contextlib
-import functools
+import itertools
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.reporting import files
+from experiments.reporting.labels import Label, put_labels
+from experiments.reporting.marks import Mark, Picture, Row, read_marks
+from experiments.reporting.style import (
+  BASELINE_COLOR,
+  COLORS,
+  FAINT_COLOR,
+  MARKERS,
+  SIZE,
+  new_figure,
+)
+from experiments.reporting.tables import format_table
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
-  from matplotlib.text import Annotation
-  from matplotlib.transforms import Bbox
 
-_BASELINE_COLOR = "#c0392b"
-_COLOR = "#1f5fa8"
-# Of a baseline among lines, which may be red themselves.
-_LINE_COLOR = "#2c3e50"
-_STYLE: dict[Any, Any] = {
-  "font.size": 13,
-  "axes.titlesize": 17,
-  "axes.titleweight": "bold",
-  "axes.titlelocation": "left",
-  "axes.titlepad": 14,
-  "axes.labelsize": 14,
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "axes.edgecolor": "#7f8c8d",
-  "grid.color": "#dfe4e8",
-  "figure.constrained_layout.w_pad": 0.2,
-  "figure.constrained_layout.h_pad": 0.2,
-}
-# Offsets in points and alignment of a label, the most pleasing first.
-_PLACES = (
-  (9, 0, "left", "center"),
-  (-9, 0, "right", "center"),
-  (0, 10, "center", "bottom"),
-  (0, -10, "center", "top"),
-  (8, 10, "left", "bottom"),
-  (-8, 10, "right", "bottom"),
-  (8, -10, "left", "top"),
-  (-8, -10, "right", "top"),
-  (0, 26, "center", "bottom"),
-  (0, -26, "center", "top"),
-)
-
-Point = tuple[str, float, float]
-"""Label, bytes and quality."""
+_BAR_INCHES = 0.34
+_MANY = 20  # Labels beyond which their letters are smaller.
+_NAME_WIDTH = 44  # Letters of a name on a line.
 
 
-def plot_size_quality(
-  rows: Sequence[Mapping[str, Any]],
+def write_table(
   path: str | os.PathLike[str],
-  *,
-  label: str = "embedding",
-  size: str = "embedding_bytes",
-  metric: str = "test_perplexity",
-  metric_label: str = "Test perplexity (lower is better)",
-  baseline: str = "full",
-  title: str = "Size against quality",
-) -> pathlib.Path:
-  """Draws stored bytes against a metric, one labelled point for each row.
-
-  Args:
-    rows: Results with the names of the columns below; one whose quality is not
-      finite is left out.
-    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
-      missing.
-    label: Column of the text beside a point.
-    size: Column of the bytes, drawn on a logarithmic scale.
-    metric: Column of the quality.
-    metric_label: Caption of the vertical axis.
-    baseline: Label of the row that the others are measured against: a diamond,
-      and a dashed line at its quality. A picture without it is fine.
-    title: Text above the picture.
-
-  Returns:
-    The path of the file.
-
-  Raises:
-    ValueError: If no row is left, or a size is not positive.
-  """
-  found = [(str(row[label]), row[size], row[metric]) for row in rows]
-  points: list[Point] = [point for point in found if math.isfinite(point[2])]
-  _check_points(points, size=size, metric=metric)
-  with _picture(path) as (figure, axes):
-    _decorate(axes, points, title=title, metric_label=metric_label)
-    for name, x, y in points:
-      _draw_point(axes, x, y, is_baseline=name == baseline)
-    figure.draw_without_rendering()  # The labels need the final layout.
-    _label_points(axes, points)
-  return pathlib.Path(path)
-
-
-def plot_frontier(
-  rows: Sequence[Mapping[str, Any]],
-  path: str | os.PathLike[str],
-  *,
-  kind: str = "kind",
-  size: str = "embedding_bytes",
-  metric: str = "test_mse",
-  spread: str = "test_mse_std",
-  metric_label: str = "Test MSE (lower is better)",
-  baseline: str = "full",
-  title: str = "Size against quality",
-) -> pathlib.Path:
-  """Draws stored bytes against a metric, one line for each kind of row.
-
-  Args:
-    rows: Results with the names of the columns below; one whose quality is not
-      finite is left out.
-    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
-      missing.
-    kind: Column of the kind: rows of one kind are joined, from the smallest to
-      the largest, and share a colour.
-    size: Column of the bytes, drawn on a logarithmic scale.
-    metric: Column of the quality.
-    spread: Column of the half length of an error bar; a row without it has
-      none.
-    metric_label: Caption of the vertical axis.
-    baseline: The kind that the others are measured against: a dashed line at
-      the quality of its first row. A picture without it is fine.
-    title: Text above the picture.
-
-  Returns:
-    The path of the file.
-
-  Raises:
-    ValueError: If no row is left, or a size is not positive.
-  """
-  kept = [row for row in rows if math.isfinite(row[metric])]
-  points = [(str(row[kind]), row[size], row[metric]) for row in kept]
-  _check_points(points, size=size, metric=metric)
-  with _picture(path) as (_, axes):
-    _decorate(axes, points, title=title, metric_label=metric_label)
-    for _, _, y in [point for point in points if point[0] == baseline][:1]:
-      axes.axhline(y, color=_LINE_COLOR, linestyle="--", linewidth=1.4)
-    # A single size has no limits of its own on a logarithmic scale.
-    sizes = [x for _, x, _ in points]
-    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-    for name in dict.fromkeys(name for name, _, _ in points):
-      of_kind = sorted(
-        (row[size], row[metric], row.get(spread, 0.0))
-        for row in kept
-        if row[kind] == name
-      )
-      color = _LINE_COLOR if name == baseline else None
-      _draw_line(axes, name, of_kind, color=color)
-    axes.legend(frameon=False)
-  return pathlib.Path(path)
-
-
-def _check_points(points: Sequence[Point], *, size: str, metric: str) -> None:
-  if not points:
-    raise ValueError(f"`rows` must hold a result with a finite `{metric}`.")
-  if min(x for _, x, _ in points) <= 0:
-    raise ValueError(f"`{size}` must be positive in all rows.")
-
-
-@contextlib.contextmanager
-def new_figure(path: str | os.PathLike[str]) -> Iterator["Figure"]:
-  """Gives an empty figure to draw on, and writes it in the end.
-
-  Args:
-    path: The PNG file to write, 1200 x 750 pixels; its folder is made if
-      missing.
-
-  Yields:
-    The figure.
-  """
-  # Not by pyplot, which keeps global state and looks for a screen. Imported
-  # here, for it takes longer than all the rest.
-  import matplotlib
-  from matplotlib.figure import Figure
-
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(12, 7.5), dpi=100, layout="constrained")
-    yield figure
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
-
-
-@contextlib.contextmanager
-def _picture(
-  path: str | os.PathLike[str],
-) -> Iterator[tuple["Figure", "Axes"]]:
-  """Gives an empty picture to draw on, and writes it in the end."""
-  with new_figure(path) as figure:
-    yield figure, figure.add_subplot()
-
-
-def _draw_line(
-  axes: "Axes",
-  name: str,
-  points: Sequence[tuple[float, float, float]],
-  *,
-  color: str | None,
+  rows: Sequence[Row],
+  columns: Mapping[str, str] | Sequence[str],
+  picture: Picture,
 ) -> None:
-  """Draws the rows of a kind as (size, quality, half length of its bar)."""
-  sizes, values, spreads = zip(*points, strict=True)
-  axes.errorbar(
-    sizes,
-    values,
-    yerr=spreads,
-    label=name,
-    color=color,
-    marker="o" if color is None else "D",
-    markersize=8,
-    linewidth=2,
-    capsize=4,
+  """Writes a table as Markdown, and beside it its picture.
+
+  Args:
+    path: The files without their suffixes, which are `.md` and `.png`.
+    rows: Cells by the names of their columns.
+    columns: What :func:`format_table` takes.
+    picture: How they are drawn.
+  """
+  table = format_table(rows, columns, markdown=True)
+  files.write_atomically(f"{os.fspath(path)}.md", f"{table}\n")
+  plot_table(rows, f"{os.fspath(path)}.png", picture)
+
+
+def plot_table(
+  rows: Sequence[Row], path: str | os.PathLike[str], picture: Picture
+) -> pathlib.Path:
+  """Draws a table.
+
+  Args:
+    rows: Cells by the names of their columns; what cannot be drawn is left
+      out. Without any row an empty picture says so.
+    path: The PNG file to write, 1200 pixels wide, and as high as the rows need;
+      its folder is made if missing.
+    picture: How they are drawn.
+
+  Returns:
+    The path of the file.
+  """
+  panels = read_marks(rows, picture) or {"": []}
+  draw = _draw_bars
+  if picture.x is not None:
+    draw = _draw_points if picture.lines is None else _draw_lines
+  with new_figure(path, size=_size(panels, picture)) as figure:
+    parts = _split(figure, panels, picture)
+    labels = [draw(axes, marks, picture) for axes, marks in parts]
+    _write_titles(figure, list(panels), picture)
+    figure.draw_without_rendering()  # The labels need the final layout.
+    for (axes, marks), found in zip(parts, labels, strict=True):
+      _put(axes, found, marks, joined=picture.lines is not None)
+  return pathlib.Path(path)
+
+
+def _write_titles(
+  figure: "Figure", names: Sequence[str], picture: Picture
+) -> None:
+  """Writes the title, those of the panels, and the caption of bars."""
+  if picture.x is None:
+    figure.axes[-1].set_xlabel(picture.caption)
+  if len(names) == 1:
+    figure.axes[0].set_title(picture.title)
+    return
+  for axes, name in zip(figure.axes, names, strict=True):
+    axes.set_title(name, fontdict={"fontsize": 13})
+  figure.suptitle(
+    picture.title, x=0.02, ha="left", fontsize=17, fontweight="bold"
   )
 
 
-def _decorate(
-  axes: "Axes", points: Sequence[Point], *, title: str, metric_label: str
-) -> None:
-  from matplotlib import ticker
-
-  sizes = [size for _, size, _ in points]
-  ticks = (1.0, 2.0, 5.0) if max(sizes) < 500 * min(sizes) else (1.0,)
-  axes.set_title(title)
-  axes.set_xscale("log")
-  axes.set_xlabel("Stored bytes of the embedding (logarithmic scale)")
-  axes.set_ylabel(metric_label)
-  axes.xaxis.set_major_locator(ticker.LogLocator(subs=ticks))
-  axes.xaxis.set_major_formatter(ticker.EngFormatter(unit="B"))
-  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
-  axes.margins(x=0.12, y=0.14)
-  axes.grid(visible=True)
-  axes.set_axisbelow(True)
+def _size(
+  panels: Mapping[str, Sequence[Mark]], picture: Picture
+) -> tuple[float, float]:
+  """Returns the width and the height of a picture in inches."""
+  width, height = SIZE
+  if picture.x is not None:
+    # Two beside each other, and the third below.
+    return width, height * (1 + (len(panels) - 1) // 2 * 0.8)
+  number = sum(map(len, panels.values()))
+  return width, max(3.0, 1.4 + 0.9 * len(panels) + _BAR_INCHES * number)
 
 
-def _draw_point(axes: "Axes", x: float, y: float, *, is_baseline: bool) -> None:
-  color, marker, area = (_COLOR, "o", 90)
-  if is_baseline:
-    color, marker, area = (_BASELINE_COLOR, "D", 110)
-    axes.axhline(y, color=color, linestyle="--", linewidth=1.4, zorder=2)
+def _split(
+  figure: "Figure", panels: Mapping[str, list[Mark]], picture: Picture
+) -> list[tuple["Axes", list[Mark]]]:
+  """Returns the axes and the marks of each panel."""
+  number = len(panels)
+  if picture.x is None:
+    heights = [len(marks) + 2 for marks in panels.values()]
+    grid = figure.subplots(
+      number, 1, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+  else:
+    width = min(number, 2)
+    grid = figure.subplots(-(-number // width), width, squeeze=False)
+  axes = list(grid.flat)
+  for unused in axes[number:]:
+    unused.remove()
+  return list(zip(axes[:number], panels.values(), strict=True))
+
+
+def _draw_bars(
+  axes: "Axes", marks: Sequence[Mark], picture: Picture
+) -> list[Label]:
+  """Draws a bar, or a dot, for each row, the first one at the top."""
+  decimals = _decimals(marks)
+  for place, mark in enumerate(marks):
+    color = _color(mark.name, picture)
+    if picture.from_zero:
+      axes.barh(place, mark.value, color=color, height=0.7, alpha=0.85)
+    else:
+      _draw_dot(axes, mark.value, place, color)
+    if mark.below or mark.above:
+      ends = [[mark.below], [mark.above]]
+      _draw_ends(axes, mark.value, place, xerr=ends, color=color)
+    # Away from what it is compared with.
+    side = -1 if mark.known > mark.value else 1
+    end = mark.value + (mark.above if side > 0 else -mark.below)
+    axes.annotate(
+      f"{mark.value:,.{decimals}f}",
+      (end, place),
+      (9 * side, 0),
+      textcoords="offset points",
+      ha="left" if side > 0 else "right",
+      va="center",
+      fontsize=11,
+    )
+    if math.isfinite(mark.known):
+      axes.plot(mark.known, place, "|", color=FAINT_COLOR, ms=18, mew=3)
+    if mark.name == picture.baseline:
+      axes.axvline(mark.value, color=BASELINE_COLOR, ls="--", lw=1.2)
+  names = [textwrap.fill(mark.name, _NAME_WIDTH) for mark in marks]
+  axes.set_yticks(range(len(marks)), labels=names, fontsize=11)
+  axes.set_ylim(len(marks) - 0.3, -0.7)
+  axes.margins(x=0.12)
+  _finish(axes, marks)
+  axes.grid(visible=False, axis="y")
+  return []
+
+
+def _decimals(marks: Sequence[Mark]) -> int:
+  """Returns how many decimals give the largest value four digits."""
+  largest = max((abs(mark.value) for mark in marks), default=0.0)
+  return 4 if largest < 1 else max(0, 3 - math.floor(math.log10(largest)))
+
+
+def _draw_points(
+  axes: "Axes", marks: Sequence[Mark], picture: Picture
+) -> list[Label]:
+  """Draws a point for each row; returns their labels."""
+  _decorate(axes, marks, picture)
+  for mark in marks:
+    color = _color(mark.name, picture)
+    if mark.below or mark.above:
+      ends = [[mark.below], [mark.above]]
+      _draw_ends(axes, mark.x, mark.value, yerr=ends, color=color)
+    _draw_dot(axes, mark.x, mark.value, color)
+    if mark.name == picture.baseline:
+      axes.axhline(mark.value, color=color, ls="--", lw=1.4, zorder=2)
+  return [Label(mark.name, [(mark.x, mark.value)]) for mark in marks]
+
+
+def _draw_lines(
+  axes: "Axes", marks: Sequence[Mark], picture: Picture
+) -> list[Label]:
+  """Draws a line for each name; returns their labels, of the same colours."""
+  _decorate(axes, marks, picture)
+  colors, labels = itertools.cycle(COLORS), []
+  markers = itertools.cycle(MARKERS)
+  for name, points in _by_name(marks).items():
+    color = BASELINE_COLOR if name == picture.baseline else next(colors)
+    if name == picture.baseline:
+      axes.axhline(points[0].value, color=color, ls="--", lw=1.4, zorder=2)
+    axes.errorbar(
+      [mark.x for mark in points],
+      [mark.value for mark in points],
+      yerr=np.transpose([(mark.below, mark.above) for mark in points]),
+      label=name,
+      color=color,
+      marker="D" if name == picture.baseline else next(markers),
+      markersize=8,
+      linewidth=2,
+      capsize=4,
+    )
+    places = [(mark.x, mark.value) for mark in (points[-1], *points[:-1])]
+    labels.append(Label(name, places, color))
+  return labels
+
+
+def _draw_dot(axes: "Axes", x: float, y: float, color: str) -> None:
+  marker, area = ("D", 100) if color == BASELINE_COLOR else ("o", 90)
   axes.scatter(
     x, y, s=area, c=color, marker=marker, edgecolors="white", zorder=3
   )
 
 
-def _label_points(axes: "Axes", points: Sequence[Point]) -> None:
-  """Puts labels where they hide no point, no line and no other label."""
-  from matplotlib.transforms import Bbox
-
-  pixels = axes.transData.transform([(x, y) for _, x, y in points])
-  taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in pixels]
-  taken += [line.get_window_extent().padded(2) for line in axes.lines]
-  for name, x, y in points:
-    note = axes.annotate(name, (x, y), (0, 0), textcoords="offset points")
-    cost = functools.partial(_cost, note, taken, axes.bbox)
-    _put(note, min(_PLACES, key=cost))
-    taken.append(note.get_window_extent())
+def _draw_ends(
+  axes: "Axes", x: float, y: float, *, color: str, **ends: Any
+) -> None:
+  """Draws an error bar alone."""
+  axes.errorbar(x, y, **ends, ecolor=color, capsize=4, fmt="none", zorder=2)
 
 
-def _put(note: "Annotation", place: tuple[int, int, str, str]) -> None:
-  right, up, horizontal, vertical = place
-  note.set(position=(right, up), ha=horizontal, va=vertical)
+def _decorate(axes: "Axes", marks: Sequence[Mark], picture: Picture) -> None:
+  """Gives a logarithmic axis with readable numbers."""
+  from matplotlib import ticker
+
+  axes.set_xscale("log")
+  axes.set(xlabel=picture.x_caption, ylabel=picture.caption)
+  if picture.log:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+  sizes = sorted({mark.x for mark in marks}) or [1.0, 10.0]
+  axes.xaxis.set_major_formatter(ticker.EngFormatter(unit=picture.x_unit))
+  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  if picture.x_unit or len(sizes) > 8:
+    few = sizes[-1] < 500 * sizes[0]
+    subs = (1.0, 2.0, 5.0) if few else (1.0,)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+  else:  # Numbers that were chosen stand for themselves.
+    axes.set_xticks(sizes)
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+  # A single size has no limits of its own; the sides leave room for labels.
+  room = max(1.5, (sizes[-1] / sizes[0]) ** 0.15)
+  axes.set_xlim(sizes[0] / room, sizes[-1] * room)
+  axes.margins(y=0.14)
+  _finish(axes, marks)
 
 
-def _cost(
-  note: "Annotation",
-  taken: Sequence["Bbox"],
-  frame: "Bbox",
-  place: tuple[int, int, str, str],
-) -> int:
-  """Counts what a label would cover; to leave the frame is the worst."""
-  _put(note, place)
-  box = note.get_window_extent()
-  outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0
-  return box.count_overlaps(taken) + len(taken) * outside
+def _finish(axes: "Axes", marks: Sequence[Mark]) -> None:
+  axes.grid(visible=True)
+  axes.set_axisbelow(True)
+  if not marks:
+    axes.text(
+      0.5, 0.5, "nothing finite to draw", transform=axes.transAxes, ha="center"
+    )
+
+
+def _put(
+  axes: "Axes", labels: Sequence[Label], marks: Sequence[Mark], *, joined: bool
+) -> None:
+  """Puts labels beside points, or beside lines; bars have none."""
+  if not labels:
+    return
+  groups = _by_name(marks).values() if joined else [[mark] for mark in marks]
+  lines = [
+    np.array([(mark.x, mark.value) for mark in group]) for group in groups
+  ]
+  for x, value, below, above in [mark[1:5] for mark in marks]:
+    if below or above:
+      lines.append(np.array([(x, value - below), (x, value + above)]))
+  for line in axes.lines:
+    if line.get_linestyle() == "--":  # A baseline, in shares of the width.
+      ends = np.array([axes.get_xlim(), line.get_ydata()], float)
+      lines.append(ends.T)
+  size = 13 if len(labels) <= _MANY else 10
+  put_labels(axes, labels, lines=lines, font_size=size)
+
+
+def _by_name(marks: Sequence[Mark]) -> dict[str, list[Mark]]:
+  """Returns the marks of each line, from the left to the right."""
+  found: dict[str, list[Mark]] = {}
+  for mark in sorted(marks, key=lambda mark: mark.x):
+    found.setdefault(mark.name, []).append(mark)
+  order = dict.fromkeys(mark.name for mark in marks)
+  return {name: found[name] for name in order}
+
+
+def _color(name: str, picture: Picture) -> str:
+  return BASELINE_COLOR if name == picture.baseline else COLORS[0]

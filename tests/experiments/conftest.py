@@ -8,6 +8,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from anchor_codes import training
+from experiments import stored_tables
 
 
 def configure(options: dict[str, Any]) -> None:
@@ -46,4 +47,12 @@ def _one_device() -> Iterator[None]:
       "data_mesh",
       lambda devices=None: data_mesh(devices or jax.devices()[:1]),
     )
+    yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pages() -> Iterator[None]:
+  """Leaves out the pages of runs, which a test of their own is for."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(stored_tables, "write_page", lambda workdir: None)
     yield

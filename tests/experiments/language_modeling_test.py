@@ -149,7 +149,7 @@ class LanguageModelingTest(parameterized.TestCase):
       )
 
   def test_unknown_data_are_named(self):
-    with self.assertRaisesRegex(ValueError, "'stdlib'.*'text:PATH'.*'ptbb'"):
+    with self.assertRaisesRegex(ValueError, "'ptbb': .*'stdlib'.*'text:PATH'"):
       language_modeling.train_and_evaluate(
         tiny(self.text, dataset="ptbb"), self.folder / "bad"
       )

@@ -147,3 +147,42 @@ def test_tensorboard_forgets_what_is_run_again(tmp_path):
     if event.HasField("session_log")
   ]
   assert starts == [8]
+
+
+def read_histograms(workdir):
+  return {
+    (event.step, value.tag): value.histo
+    for event in read_events(workdir)
+    for value in event.summary.value
+    if value.HasField("histo")
+  }
+
+
+def test_histograms_reach_tensorboard(tmp_path):
+  with MetricsWriter(tmp_path) as writer:
+    writer.write_histograms(4, {"digits": np.array([[0, 2], [2, 3]], np.uint8)})
+  found = read_histograms(tmp_path)[4, "digits"]
+  assert (found.min, found.max, found.num, found.sum) == (0, 3, 4, 7)
+  # Each digit has a bin for itself, in its middle.
+  assert list(found.bucket_limit) == [-0.5, 0.5, 1.5, 2.5, 3.5]
+  assert list(found.bucket) == [0, 1, 0, 2, 1]
+  assert (tmp_path / "metrics.csv").read_text() == "step\n"
+
+
+def test_histograms_of_many_values_have_few_bins(tmp_path):
+  with MetricsWriter(tmp_path) as writer:
+    writer.write_histograms(
+      1, {"wide": np.arange(10_000), "real": np.linspace(-1.0, 1.0, 999)}
+    )
+  found = read_histograms(tmp_path)
+  assert all(len(histogram.bucket) <= 65 for histogram in found.values())
+  assert sum(found[1, "wide"].bucket) == 10_000
+
+
+def test_histograms_leave_out_what_is_not_finite(tmp_path):
+  values = {"a": [np.nan, 1.0, np.inf], "none": [], "bad": [np.nan]}
+  with MetricsWriter(tmp_path) as writer:
+    writer.write_histograms(1, values)
+  found = read_histograms(tmp_path)
+  assert list(found) == [(1, "a")]
+  assert found[1, "a"].num == 1

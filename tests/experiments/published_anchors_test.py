@@ -100,6 +100,7 @@ def test_report_averages_the_records_of_all_seeds(report):
   folders = ["MF_lr_0.01", "ANT_lr_0.01_l1_0.001_signs_and_mean"]
   assert {path.name for path in workdir.iterdir()} == {
     "published_anchors.md",
+    "published_anchors.png",
     *folders,
   }
   for folder, row in zip(folders, cells, strict=True):

@@ -74,7 +74,8 @@ def test_table_has_the_time_of_a_step():
   (row,) = sharing_cost.run_benchmark(
     {"mine": tiny("factorization")}, pairs=2, clock=lambda: next(times)
   )
-  assert set(row) == set(sharing_cost.COLUMNS)
+  needed = {*sharing_cost.COLUMNS, *sharing_cost.PICTURE.columns}
+  assert set(row) == needed
   assert row["name"] == "mine"
   # Chunks of two steps: 1 with and 2 without, then 4 without and 2 with.
   assert row["with"] == pytest.approx(1e3 * 1.5 / 2)
