@@ -18,6 +18,7 @@ from experiments.datasets import interactions_ids as ids_lib
 from experiments.datasets.interactions_columns import Block, Symbols
 from experiments.datasets.interactions_sources import Piece, Source
 from experiments.datasets.interactions_splits import Split
+from experiments.reporting.progress import progress
 
 Batch = dict[str, np.ndarray]
 """Rows by what their columns are in a model: int32 ids, float64 numbers."""
@@ -166,7 +167,7 @@ def survey(
   }
   numbers = [r for r, c in source.columns.items() if c.kind == "number"]
   sums = dict.fromkeys(numbers, 0.0)
-  for piece in source.pieces:
+  for piece in progress(source.pieces, description="counting", unit="piece"):
     for first, block, labels in read_labelled(source, split, piece):
       num_rows += np.bincount(labels, minlength=num_parts)
       kept = np.flatnonzero(labels == 0)
@@ -205,7 +206,8 @@ def build_vocabularies(
       frequent enough.
   """
   counts: dict[str, Counter[str]] = {role: Counter() for role in columns}
-  for piece in part.source.pieces:
+  pieces = progress(part.source.pieces, description="vocabulary", unit="piece")
+  for piece in pieces:
     for _, block in part.read(piece):
       for role in columns:
         counts[role].update(_count(block[role]))

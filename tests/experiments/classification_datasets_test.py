@@ -115,9 +115,9 @@ def test_unicode_names_do_not_count_up():
 
 @pytest.mark.parametrize("name", ["", "ag", "SST2", "csv"])
 def test_unknown_name_lists_the_known(name):
-  with pytest.raises(ValueError, match="one of 'unicode', 'ag_news'") as error:
+  with pytest.raises(ValueError, match="take 'unicode', 'ag_news'") as error:
     classification.load_classification(name)
-  assert f"'trec' or 'csv:PATH', got {name!r}" in str(error.value)
+  assert f"no data set {name!r}: take" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,7 @@ def define(monkeypatch):
 
 @pytest.mark.parametrize("prefix", ["-", "--"])
 def test_options_that_exist_are_parsed(define, prefix):
-  config = define(
-    f"{prefix}config.seed=3", "config.x", "--config.embedding=kd"
-  )
+  config = define(f"{prefix}config.seed=3", "config.x", "--config.embedding=kd")
   assert config == Config("kd", 3)
 
 

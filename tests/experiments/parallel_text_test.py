@@ -113,7 +113,7 @@ def test_errors_of_files(folder, tmp_path_factory):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"name": "wmt"}, "one of 'synthetic', 'multi30k' or 'files:PREFIX'"),
+    ({"name": "wmt"}, "take 'synthetic', 'multi30k' or 'files:PREFIX'"),
     ({"source": "cs"}, "`source` must be one of 'en', 'de', 'fr', got 'cs'"),
     ({"target": "cs"}, "`target` must be one of"),
     ({"target": "en"}, "must be two languages, got 'en' twice"),

@@ -199,9 +199,9 @@ def test_own_text_must_be_utf8(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "penn", "PTB", "stdlib "])
 def test_unknown_name_lists_the_known(name):
-  with pytest.raises(ValueError, match=r"must be one of 'stdlib', 'ptb'") as e:
+  with pytest.raises(ValueError, match=r"take 'stdlib', 'ptb'") as e:
     language_model.load_text(name)
-  assert f"'text:PATH', got {name!r}" in str(e.value)
+  assert f"no data set {name!r}: take" in str(e.value)
 
 
 def test_names_are_loadable_by_a_flag():
