@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ def part_rows(table: tables.Table) -> list[dict[str, Any]]:
   total = sum(array.nbytes for array in arrays.values())
   rows = [
     {
-      "part": name,
+      "part": _short(name, arrays),
       "type": array.dtype.name,
       "shape": " x ".join(f"{length:,}" for length in array.shape),
       "bytes": array.nbytes,
@@ -104,6 +104,19 @@ def part_rows(table: tables.Table) -> list[dict[str, Any]]:
     for name, array in arrays.items()
   ]
   return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def _short(name: str, names: Collection[str]) -> str:
+  """Leaves the tables around a part out of its name, if it stays clear.
+
+  >>> _short("inner.inner.packed", ["inner.inner.packed", "norms"])
+  'packed'
+  >>> _short("left.rows", ["left.rows", "right.rows"])
+  'left.rows'
+  """
+  last = name.rpartition(".")[2]
+  same = [other for other in names if other.rpartition(".")[2] == last]
+  return last if len(same) == 1 else name
 
 
 def row_norms(table: tables.Table) -> np.ndarray:

@@ -23,6 +23,8 @@ class Explorer {
     this.cards = [...root.querySelectorAll(".component")];
     this.components.forEach((_, m) => this.start(m));
     this.input.oninput = () => this.suggest();
+    // What is typed replaces the symbol that is shown.
+    this.input.onfocus = () => this.input.select();
     this.input.form.onsubmit = (event) => {
       event.preventDefault();
       const [first] = this.find(this.input.value);
