@@ -87,6 +87,10 @@ def shared_neighbors(
 
   Returns:
     From 0 to 1.
+
+  >>> matrix = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+  >>> shared_neighbors(tables.DenseTable(matrix), matrix)
+  1.0
   """
   candidates = spread(len(matrix), _NUM_CANDIDATES)
   if rows is None:

@@ -46,6 +46,11 @@ def is_table(path: str | os.PathLike) -> bool:
 
   Args:
     path: Any file; only its header is read.
+
+  >>> import tempfile
+  >>> with tempfile.NamedTemporaryFile() as file:
+  ...   is_table(file.name)
+  False
   """
   try:
     return _is_ours(_open(path)[0].get("__metadata__"))

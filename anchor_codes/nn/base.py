@@ -37,6 +37,10 @@ def is_row(path: tuple[Any, ...], variable: Any) -> bool:
 
   A filter for ``flax.nnx.split`` and ``flax.nnx.state``; the table of a plain
   ``flax.nnx.Embed`` counts as rows too.
+
+  >>> layer = nnx.Embed(5, 2, rngs=nnx.Rngs(0))
+  >>> [path for path, _ in nnx.to_flat_state(nnx.state(layer, is_row))]
+  [('embedding',)]
   """
   kind = getattr(variable, "type", type(variable))
   rows = issubclass(kind, RowParam | Code | GivenRow)
@@ -44,7 +48,11 @@ def is_row(path: tuple[Any, ...], variable: Any) -> bool:
 
 
 def is_trained_row(path: tuple[Any, ...], variable: Any) -> bool:
-  """Tells whether a variable is a row, see :func:`is_row`, that is trained."""
+  """Tells whether a variable is a row, see :func:`is_row`, that is trained.
+
+  >>> is_trained_row(("codes",), Code(jnp.zeros((5, 2), jnp.int32)))
+  False
+  """
   kind = getattr(variable, "type", type(variable))
   return is_row(path, variable) and issubclass(kind, nnx.Param)
 
@@ -178,6 +186,13 @@ def write_rows(layer: Any, ids: Int[Array, " size"], selected: Any) -> None:
     layer: A layer of this package, or a ``flax.nnx.Embed``.
     ids: The ids that were selected.
     selected: The small table.
+
+  >>> layer, ids = nnx.Embed(5, 2, rngs=nnx.Rngs(0)), jnp.array([3])
+  >>> small = select_rows(layer, ids)
+  >>> small.embedding[...] = jnp.ones((1, 2))
+  >>> write_rows(layer, ids, small)
+  >>> print(layer(jnp.array(3)))
+  [1. 1.]
   """
   if isinstance(layer, CompactEmbed):
     layer.write(ids, selected)
@@ -186,7 +201,16 @@ def write_rows(layer: Any, ids: Int[Array, " size"], selected: Any) -> None:
 
 
 def auxiliary_loss(layer: Any, inputs: Any) -> Float[Array, ""]:
-  """Returns what a layer adds to the loss; zero for a ``flax.nnx.Embed``."""
+  """Returns what a layer adds to the loss; zero for a ``flax.nnx.Embed``.
+
+  Args:
+    layer: A layer of this package, or a ``flax.nnx.Embed``.
+    inputs: The ids of the batch.
+
+  >>> layer = nnx.Embed(5, 2, rngs=nnx.Rngs(0))
+  >>> print(auxiliary_loss(layer, jnp.array([1, 2])))
+  0.0
+  """
   if isinstance(layer, CompactEmbed):
     return layer.auxiliary_loss(inputs)
   return jnp.zeros(())

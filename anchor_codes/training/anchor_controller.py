@@ -168,6 +168,14 @@ class TrendController(AnchorController):
 
   Attributes:
     delta: Anchors that come or go at once.
+
+  >>> controller = TrendController(anchor_penalty=0.01, l1=1e-4, delta=1)
+  >>> for loss in (0.7, 0.8, 0.9):
+  ...   usefulness = {"items": np.array([0.3, 0.0])}
+  ...   round = AnchorStatistics(loss, 50, usefulness)
+  ...   controller, plan = controller.update(round)
+  >>> plan.keep["items"], plan.num_new["items"]
+  ((0,), 0)
   """
 
   max_anchors: int = 100
@@ -214,6 +222,15 @@ class MarginalController(AnchorController):
       least one anchor.
     patience: Rounds without improvement that end the path.
     pruning_from: The first round of the path, None in growth.
+
+  >>> controller = MarginalController(
+  ...   anchor_penalty=0.01, l1=1e-4, growth_rounds=1
+  ... )
+  >>> usefulness = {"items": np.array([0.3, 0.0, 0.2])}
+  >>> round = AnchorStatistics(0.7, 50, usefulness)
+  >>> controller, plan = controller.update(round)
+  >>> plan.keep["items"]  # The second one is of no use.
+  (0, 2)
   """
 
   growth_rounds: int = 8

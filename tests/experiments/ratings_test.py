@@ -212,9 +212,7 @@ def test_damaged_file_is_named(data_dir, content, message):
 
 @pytest.mark.parametrize("name", ["", "ml-10m", "ML-1M", "mine.csv"])
 def test_unknown_name_lists_the_known(name):
-  with pytest.raises(
-    ValueError, match="take 'ml-100k', 'ml-1m'"
-  ) as e:
+  with pytest.raises(ValueError, match="take 'ml-100k', 'ml-1m'") as e:
     ratings.load_ratings(name)
   assert "'ml-25m' or 'csv:PATH'." in str(e.value)
   assert repr(name) in str(e.value)
