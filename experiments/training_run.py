@@ -279,10 +279,14 @@ class TrainingRun(abc.ABC):
       report |= measured
     writer.write(int(state.step), report)
     if ends_epoch and jax.process_count() == 1:
-      model = self.trainer.model_of(state if new_state is None else new_state)
-      layers = {name: getattr(model, name) for name in self.embedding_options()}
+      layers = self._layers(state if new_state is None else new_state)
       histograms.write_histograms(writer, int(state.step), layers)
     return new_state
+
+  def _layers(self, state: steps.TrainState) -> dict[str, Any]:
+    """Returns the layer of each embedding."""
+    model = self.trainer.model_of(state)
+    return {name: getattr(model, name) for name in self.embedding_options()}
 
   def _care_for_codes(
     self, number: int, state: steps.TrainState, *, ends_epoch: bool

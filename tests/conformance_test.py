@@ -108,7 +108,7 @@ def test_attend_is_the_product_with_the_table(name):
   assert_close(scores, query @ layers.dense(name).T)
 
 
-@every_layer
+@compact_layers
 def test_attend_refuses_queries_of_another_width(name):
   with pytest.raises(ValueError, match=rf"must be \[..., {F}\], .* got \(3, 1"):
     layers.make(name).attend(layers.normal(3, 1))

@@ -39,8 +39,9 @@ def complaint(place: str, module: str, *arguments: str) -> str:
     runpy.run_module(module, run_name="__main__", alter_sys=True)
   except (flags.Error, ImportError, LookupError) as error:
     return f"{place}: {module}: {error}"
-  except SystemExit:
-    pass
+  except SystemExit as end:
+    if isinstance(end.code, str):
+      return f"{place}: {module}: {end.code}"
   return ""
 
 

@@ -34,15 +34,6 @@ from experiments.datasets import (
 from experiments.datasets.interactions_columns import Column
 from experiments.reporting.files import write_atomically
 
-NUM_ROWS = flags.DEFINE_integer("num_rows", 10_000_000, "Rows of each file.")
-KINDS = flags.DEFINE_list(
-  "kinds", ["csv", "csv.gz", "parquet", "array_record"], "Suffixes of files."
-)
-WORKDIR = flags.DEFINE_string(
-  "workdir", "", "Folder of `result.json` and its picture."
-)
-QUICK = flags.DEFINE_bool("quick", False, "Whether to take few rows.")
-
 _COLUMNS = {
   "user": Column("user", "symbol"),
   "item": Column("item", "symbol"),
@@ -92,16 +83,16 @@ def main(argv: list[str]) -> None:
   """Measures all kinds of files, and prints the table."""
   if len(argv) > 1:
     raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  num_rows = 300_000 if QUICK.value else NUM_ROWS.value
+  num_rows = 300_000 if flags.FLAGS.quick else flags.FLAGS.num_rows
   rows: list[dict[str, Any]] = []
   with tempfile.TemporaryDirectory() as folder:
-    for kind in KINDS.value:
+    for kind in flags.FLAGS.kinds:
       for size in (num_rows // 10, num_rows):
         found = measure(pathlib.Path(folder), kind, size)
         rows.append({"kind": kind, **found})
         print(json.dumps(rows[-1]), flush=True)
-  if WORKDIR.value:
-    workdir = pathlib.Path(WORKDIR.value)
+  if flags.FLAGS.workdir:
+    workdir = pathlib.Path(flags.FLAGS.workdir)
     metrics = {f"{row['kind']}_{row['rows']}": row for row in rows}
     text = json.dumps({"metrics": metrics}, indent=2) + "\n"
     write_atomically(workdir / "result.json", text)
@@ -110,4 +101,10 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  flags.DEFINE_bool("quick", False, "Whether to take few rows.")
+  flags.DEFINE_integer("num_rows", 10_000_000, "Rows of each file.")
+  flags.DEFINE_list(
+    "kinds", ["csv", "csv.gz", "parquet", "array_record"], "Suffixes of files."
+  )
+  flags.DEFINE_string("workdir", "", "Folder of `result.json` and its picture.")
   app.run(main)

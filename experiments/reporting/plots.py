@@ -240,6 +240,7 @@ def _decorate(axes: "Axes", marks: Sequence[Mark], picture: Picture) -> None:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+    _limit_log(axes, marks)
   sizes = sorted({mark.x for mark in marks}) or [1.0, 10.0]
   axes.xaxis.set_major_formatter(ticker.EngFormatter(unit=picture.x_unit))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
@@ -255,6 +256,17 @@ def _decorate(axes: "Axes", marks: Sequence[Mark], picture: Picture) -> None:
   axes.set_xlim(sizes[0] / room, sizes[-1] * room)
   axes.margins(y=0.14)
   _finish(axes, marks)
+
+
+def _limit_log(axes: "Axes", marks: Sequence[Mark]) -> None:
+  """Sets the limits of a logarithmic axis, which one value does not have."""
+  ends = [(mark.value - mark.below, mark.value + mark.above) for mark in marks]
+  ends += [(mark.value, mark.value) for mark in marks]
+  positive = [end for pair in ends for end in pair if end > 0]
+  if positive:
+    low, high = min(positive), max(positive)
+    room = max(1.2, (high / low) ** 0.14)
+    axes.set_ylim(low / room, high * room)
 
 
 def _finish(axes: "Axes", marks: Sequence[Mark]) -> None:

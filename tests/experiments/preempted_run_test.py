@@ -70,6 +70,9 @@ class Run(training_run.TrainingRun):
   def end_epoch(self, epoch, state):
     return None, {}
 
+  def _layers(self, state):
+    return {}
+
   def finish(self, state, *, seconds):
     raise NotImplementedError
 

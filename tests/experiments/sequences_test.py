@@ -113,7 +113,7 @@ def test_missing_files_and_names_are_told(tmp_path):
     sequences_csv.read_csv(tmp_path / "own.csv")
   with pytest.raises(FileNotFoundError, match=r"sasrec/Video\.txt"):
     sequences.load_sequences("video", data_dir=tmp_path)
-  with pytest.raises(ValueError, match=r"'ml-1m', 'video', .* got 'netflix'"):
+  with pytest.raises(ValueError, match=r"'netflix': take 'ml-1m', 'video'"):
     sequences.load_sequences("netflix")
 
 

@@ -18,13 +18,13 @@ from absl.testing import absltest, parameterized
 
 from anchor_codes import steps, tables, training
 from experiments import (
+  chunking,
   embeddings,
   knowledge,
   language_model_trainer,
   reporting,
   stored_tables,
   text_classification,
-  training_run,
 )
 from experiments.datasets import classification
 from experiments.datasets import classification_words as words
@@ -283,7 +283,7 @@ class BatchesTest(parameterized.TestCase):
     self.assertAlmostEqual(run.evaluate(state, padded), expected)
 
   @parameterized.parameters(
-    (language_model_trainer,), (text_classification,), (training_run,)
+    (language_model_trainer,), (text_classification,), (chunking,)
   )
   def test_examples_of_the_docstrings(self, module):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
