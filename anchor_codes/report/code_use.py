@@ -72,7 +72,8 @@ def measure_codes(component: Component, scope: Scope) -> CodeUse:
   assert isinstance(table, tables.CodeTable)
   codes, size = table.codes, table.codebook_size
   uses = np.array([np.bincount(digit, minlength=size) for digit in codes.T])
-  values = _most_used(uses[:_DIGITS])
+  shown_uses = uses[:_DIGITS]
+  values = _most_used(shown_uses)
   shown = np.searchsorted(component.rows, scope.shown)
   return CodeUse(
     name=component.name,
@@ -83,7 +84,7 @@ def measure_codes(component: Component, scope: Scope) -> CodeUse:
     symbols=component.rows[:shown].astype(np.int32),
     codes=codes[:shown, :_DIGITS],
     values=values.astype(np.int32),
-    uses=np.take_along_axis(uses, values, axis=1).astype(np.int32),
+    uses=np.take_along_axis(shown_uses, values, axis=1).astype(np.int32),
     entry_uses=uses.reshape(-1),
   )
 

@@ -93,6 +93,20 @@ def test_codes_are_counted():
     assert use.uses[digit].tolist() == sorted(counts)[::-1][:64]
 
 
+def test_only_the_first_of_many_digits_are_shown():
+  codes = np.random.default_rng(0).integers(0, 4, (60, 70))
+  table = tables.CodeTable.from_codes(
+    codes, np.ones((70, 4, 1), np.float32), composition="concat"
+  )
+  use = measure_codes(Component("", table, np.arange(60)), Scope(60, 9, 60))
+  np.testing.assert_array_equal(use.codes, codes[:9, :64])
+  counts = [np.bincount(digit, minlength=4) for digit in codes.T]
+  np.testing.assert_array_equal(use.uses, counts[:64])
+  # What is counted is counted for all of them.
+  assert use.code_length == 70
+  np.testing.assert_array_equal(use.entry_uses, np.ravel(counts))
+
+
 def test_the_rows_of_tiers_are_the_symbols_of_the_table():
   hot, cold = forms(transform(2))["dense"], forms(transform(5))["slots"]
   table = tables.TieredTable(hot, cold, hot_ids=[2, 6])

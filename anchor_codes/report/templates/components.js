@@ -178,7 +178,7 @@ class Codes {
     const length = this.codeLength;
     const cut = length > digits.length ? `, the first ${digits.length}` : "";
     const others = this.alike(place).map(({ id, value }) =>
-      line(id, value, length, `${value} of ${length}`),
+      line(id, value, digits.length, `${value} of ${digits.length}`),
     );
     return [
       element("h4", {}, `Code${where}${cut}`),
