@@ -10,8 +10,7 @@ from jax import numpy as jnp
 from jaxtyping import Array
 
 from anchor_codes import nn, ops, tables, training, typing
-from experiments import codes_files
-from experiments.code_options import CodeOptions
+from experiments import code_options, codes_files
 from experiments.reporting import code_history
 
 KEYS: dict[str, bool | None] = {"default": None, "tied": True, "untied": False}
@@ -48,7 +47,7 @@ def make_kd(
   layer = nn.KDEmbed(
     vocab_size,
     options.features,
-    code_length=options.code_length,
+    code_length=code_options.code_length(options),
     codebook_size=options.codebook_size,
     composition=options.composition,
     code_features=options.code_features or None,
@@ -74,7 +73,7 @@ def make_dpq(
   layer = nn.DPQEmbed(
     vocab_size,
     options.features,
-    code_length=options.code_length,
+    code_length=code_options.code_length(options),
     codebook_size=options.codebook_size,
     relaxation=options.relaxation,
     temperature=make_temperature(options),
@@ -95,7 +94,7 @@ def make_fixed(
     vocab_size,
     options.features,
     given_codes=given_codes(vocab_size, options, start),
-    code_length=options.code_length,
+    code_length=code_options.code_length(options),
     codebook_size=options.codebook_size,
     composition=options.composition,
     code_features=options.code_features or None,
@@ -117,7 +116,7 @@ def given_codes(
     _, codes = ops.product_kmeans(
       start.rngs.params(),
       jnp.asarray(vectors_of("codes", options, start)),
-      code_length=options.code_length,
+      code_length=code_options.code_length(options),
       codebook_size=options.codebook_size,
     )
     return np.asarray(codes)
@@ -156,7 +155,9 @@ def vectors_of(option: str, options: Any, start: Start) -> np.ndarray:
   return start.vectors
 
 
-def make_temperature(options: CodeOptions) -> float | typing.Schedule:
+def make_temperature(
+  options: code_options.CodeOptions,
+) -> float | typing.Schedule:
   """Returns the temperature, a number or a schedule."""
   if options.temperature_schedule == "constant":
     return options.temperature

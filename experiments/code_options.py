@@ -1,6 +1,7 @@
 """Options of embeddings by codes."""
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -8,7 +9,8 @@ class CodeOptions:
   """Options of the embeddings 'kd', 'dpq' and 'fixed'; each reads its own.
 
   Attributes:
-    code_length: Digits of a code.
+    code_length: Digits of a code; 0 for 20, or the next smaller number that
+      divides `features` where each digit has a part of the vector.
     codebook_size: Values of a digit.
     composition: How the chosen vectors become one, for 'kd' and 'fixed'.
     code_features: Width of the chosen vectors, for the compositions 'linear'
@@ -49,7 +51,7 @@ class CodeOptions:
       the composition 'sum' have learned; 0 for none.
   """
 
-  code_length: int = 20
+  code_length: int = 0
   codebook_size: int = 32
   composition: str = "sum"
   code_features: int = 0
@@ -74,3 +76,36 @@ class CodeOptions:
   guide_weight: float = 0.0
   codes: str = "random"
   recluster_epochs: int = 0
+
+
+_LONGEST = 20
+
+
+def code_length(options: Any) -> int:
+  """Returns how many digits a code has.
+
+  Args:
+    options: With `embedding` and `features`, and the options of codes.
+
+  >>> import types
+  >>> make = lambda **given: types.SimpleNamespace(
+  ...     features=64, codes="random", composition="sum", **given
+  ... )
+  >>> code_length(make(code_length=0, embedding="dpq"))
+  16
+  >>> code_length(make(code_length=0, embedding="kd"))
+  20
+  >>> code_length(make(code_length=3, embedding="dpq"))
+  3
+  """
+  if options.code_length:
+    return options.code_length
+  has_parts = (
+    options.embedding == "dpq"
+    or options.composition == "concat"
+    or options.codes == "vectors"
+  )
+  if not has_parts:
+    return _LONGEST
+  lengths = range(_LONGEST, 0, -1)
+  return next(length for length in lengths if options.features % length == 0)

@@ -196,9 +196,9 @@ def _row_width(options: EmbeddingOptions) -> int:
   widths = {
     "full": options.features,
     "anchors": 2 * options.num_nonzeros or options.num_anchors,
-    "kd": options.code_length * options.codebook_size,
+    "kd": code_options.code_length(options) * options.codebook_size,
     "dpq": options.features,
-    "fixed": options.code_length // 4,
+    "fixed": code_options.code_length(options) // 4,
     "low_rank": options.rank,
   }
   guide = options.features if options.guidance != "none" else 0

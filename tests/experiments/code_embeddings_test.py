@@ -279,3 +279,23 @@ def test_a_table_that_does_not_fit_is_refused(embedding, monkeypatch):
   monkeypatch.setattr(training.memory, "available_memory", lambda: 1000)
   with pytest.raises(ValueError, match=r"^\d+\.\d\d GiB must fit"):
     make(embedding)
+
+
+@pytest.mark.parametrize("features", [16, 100, 128, 256, 23])
+@pytest.mark.parametrize(
+  "given",
+  [
+    {"embedding": "dpq"},
+    {"embedding": "fixed", "composition": "concat"},
+    {"embedding": "kd"},
+  ],
+)
+def test_codes_fit_any_width_by_default(features, given):
+  options = embeddings.EmbeddingOptions(features=features, **given)
+  rngs = nnx.Rngs(0)
+  layer = embeddings.make_embedding(30, options, scale=0.1, rngs=rngs)
+  assert layer(jnp.arange(30)).shape == (30, features)
+  has_parts = given != {"embedding": "kd"}
+  expected = {16: 16, 100: 20, 128: 16, 256: 16, 23: 1}[features]
+  length = nn.to_table(layer).code_length
+  assert length == (expected if has_parts else 20)

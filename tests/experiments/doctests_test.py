@@ -13,6 +13,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PACKAGES = (experiments.datasets, experiments.reporting)
 MODULES = [
   "experiments.bert_weights",
+  "experiments.code_options",
   "experiments.command_line",
   "experiments.interaction_options",
   "experiments.models.masking",
