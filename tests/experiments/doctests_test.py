@@ -19,6 +19,7 @@ MODULES = [
   "experiments.models.masking",
   "experiments.transformer_options",
   "experiments.negatives",
+  "experiments.optimizers",
   "experiments.recommender_graphs",
   "experiments.recommender_options",
   "experiments.tuning",

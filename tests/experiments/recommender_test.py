@@ -16,6 +16,7 @@ from jax import numpy as jnp
 
 from anchor_codes.steps import TrainState
 from experiments import (
+  optimizers,
   recommender_options,
   recommender_trainer,
 )
@@ -413,14 +414,14 @@ class OptionsTest(parameterized.TestCase):
     self.assertEqual(trainer.tables, ("users", "user_bias", "item_bias"))
 
   def test_rate_is_constant_and_falls_linearly(self):
-    schedule = recommender_trainer.linear_decay(0.1, 10, 4)
+    schedule = optimizers.linear_decay(0.1, 10, 4)
     steps = [0, 10, 11, 12, 13, 14, 100]
     rates = [float(schedule(jnp.int32(step))) for step in steps]
     expected = [0.1, 0.1, 0.075, 0.05, 0.025, 0, 0]
     np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-8)
 
   def test_rate_without_decay_is_constant(self):
-    schedule = recommender_trainer.linear_decay(0.1, 10, 0)
+    schedule = optimizers.linear_decay(0.1, 10, 0)
     rates = [schedule(jnp.int32(step)) for step in (0, 10, 1000)]
     np.testing.assert_allclose(rates, 0.1, rtol=1e-6)
 
