@@ -17,6 +17,7 @@ if BROWSER is None or DRIVER is None:
     "needs chromium and chromedriver on the path", allow_module_level=True
   )
 webdriver = pytest.importorskip("selenium.webdriver")
+# Only now: without selenium these would be errors, and not a skip.
 from selenium.common.exceptions import NoAlertPresentException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
