@@ -26,7 +26,7 @@ from anchor_codes import training
 # Loaded once for all the processes that are forked off.
 PRELOADED = (orbax.checkpoint,)
 
-NUM_EMBEDDINGS, NUM_CODES, FEATURES, BATCH, STEPS = 37, 21, 4, 16, 3
+NUM_EMBEDDINGS, NUM_CODES, FEATURES, BATCH, STEPS = 37, 21, 4, 16, 13
 OPTIMIZER = optax.chain(
   training.scale_by_row_adagrad(), optax.scale_by_learning_rate(0.3)
 )
@@ -65,6 +65,43 @@ def make_batches(number):
   return {"ids": draw(NUM_EMBEDDINGS), "others": draw(NUM_CODES)}
 
 
+def learn(codebook, rows, codes):
+  """Returns the loss, the gradient of the rows, and the new codebook."""
+  codes = codes.astype(jnp.int32)
+
+  def loss_of(rows, decoded):
+    return jnp.mean((rows - jnp.sin(decoded)) ** 2)
+
+  loss, (gradients, decoded) = jax.value_and_grad(loss_of, (0, 1))(
+    rows, codebook[codes].sum(-2)
+  )
+  # On a grid sums are exact, in whatever order the devices add them up: one
+  # process and several do not in the same.
+  decoded = jnp.round(decoded * 2**16) / 2**16
+  shared = jnp.zeros_like(codebook).at[codes].add(decoded[..., None, :])
+  return loss, gradients, codebook - 0.1 * shared
+
+
+def train_whole(num_chunks):
+  """Trains whole tables on one device, by optax alone."""
+
+  def take_step(state, batch):
+    rows, optimizer, codebook = state
+    codes = start["codes"][batch["others"]]
+    _, gradients, codebook = learn(codebook, rows[batch["ids"]], codes)
+    gradients = jnp.zeros_like(rows).at[batch["ids"]].add(gradients)
+    updates, optimizer = OPTIMIZER.update(gradients, optimizer, rows)
+    return (optax.apply_updates(rows, updates), optimizer, codebook), None
+
+  start = jax.tree.map(jnp.asarray, make_state(1))
+  state = start["rows"], start["optimizer"], start["codebook"]
+  chunk = jax.jit(lambda *args: jax.lax.scan(take_step, *args)[0])
+  for number in range(num_chunks):
+    state = chunk(state, make_batches(number))
+  names = "rows", "optimizer", "codebook"
+  return dict(zip(names, state, strict=True))
+
+
 def step(state, batch, mesh):
   """One step for the global batch."""
   exchange = functools.partial(training.exchange_rows, mesh=mesh)
@@ -76,20 +113,7 @@ def step(state, batch, mesh):
   )
   codes, _ = exchange(state["codes"], batch["others"], num_embeddings=NUM_CODES)
 
-  codes = codes.astype(jnp.int32)
-
-  def loss_of(rows, decoded):
-    return jnp.mean((rows - jnp.sin(decoded)) ** 2)
-
-  loss, (gradients, decoded) = jax.value_and_grad(loss_of, (0, 1))(
-    rows, state["codebook"][codes].sum(-2)
-  )
-  # On a grid sums are exact, in whatever order the devices add them up: one
-  # process and several do not in the same.
-  decoded = jnp.round(decoded * 2**16) / 2**16
-  shared = (
-    jnp.zeros_like(state["codebook"]).at[codes].add(decoded[..., None, :])
-  )
+  loss, gradients, codebook = learn(state["codebook"], rows, codes)
   rows, optimizer = training.update_sharded_rows(
     functools.partial(training.update_rows, OPTIMIZER),
     state["rows"],
@@ -99,8 +123,7 @@ def step(state, batch, mesh):
     mesh=mesh,
     exchange="all_to_all",
   )
-  new = {"rows": rows, "optimizer": optimizer}
-  new["codebook"] = state["codebook"] - 0.1 * shared
+  new = {"rows": rows, "optimizer": optimizer, "codebook": codebook}
   return state | new, {"loss": loss, "overflow": route.overflow}
 
 
