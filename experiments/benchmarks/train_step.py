@@ -8,7 +8,9 @@ on the whole table, with 10,000 to 10,000,000 rows, as far as they fit; beside
 them PyTorch's `nn.Embedding(sparse=True)` with `SparseAdam` and `Adagrad`,
 where it is installed. Each case is measured in a process of its own, for its
 peak memory, and as one compiled chunk of steps, without the host in between;
-the fastest turn counts, since a machine with other work to do slows some.
+the fastest turn counts, since a machine with other work to do slows some. All
+of them, PyTorch too, run with huge pages where Linux has them: rows of a large
+table lie on as many pages, and most of a step would be spent on finding these.
 
 Rows are trained by row-wise Adagrad, and the full table also by Adam and
 Adagrad; whole tables by Adam. Anchors as a whole have dense rows. Written are
@@ -26,6 +28,7 @@ a table, `result.json` and `train_step.png`; under `metrics` stand
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -65,6 +68,8 @@ SIZES = (10**4, 10**5, 10**6, 10**7)
 """Numbers of rows."""
 HEADLINE = 10**6
 """The number of rows of the ratios."""
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Has the processes hold tables in huge pages, where the system has them."""
 _DENSE_WIDTHS = {"full": 64, "anchors": 256, "low_rank": 16, "kd": 512}
 
 Row = dict[str, Any]
@@ -143,6 +148,7 @@ def measure(case: sides.Case) -> Row:
   run = subprocess.run(
     [sys.executable, "-m", module, json.dumps(fields)],
     cwd=ROOT,
+    env=HUGE_PAGES | os.environ,
     capture_output=True,
     text=True,
     check=False,
