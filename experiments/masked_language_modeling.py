@@ -93,6 +93,7 @@ class Run(best_epoch.BestEpochRun):
     data = data or datasets.load_classification(
       config.dataset, data_dir=config.data_dir or None
     )
+    self.data = data
     self.tokenizer = (
       given.tokenizer
       if given

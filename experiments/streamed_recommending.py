@@ -1,5 +1,6 @@
 """Trains a recommender on ratings that do not fit in memory."""
 
+import functools
 import os
 import pathlib
 import time
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from anchor_codes import steps
 from experiments import interaction_options, recommending
 from experiments.datasets import (
+  fingerprints,
   interactions,
   interactions_ids,
   interactions_sources,
@@ -70,6 +72,12 @@ class StreamedRun(recommending.Run):
   ):
     self.workdir = pathlib.Path(workdir)
     super().__init__(config, workdir, mesh=mesh)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A digest of the vocabularies; of the rows the stream has its own."""
+    symbols = {r: getattr(e, "symbols", ()) for r, e in self.encoders.items()}
+    return fingerprints.fingerprint(symbols)
 
   def open_data(self, data: datasets.Ratings | None) -> None:
     """Finds the files, the vocabulary, and how much there is of all."""

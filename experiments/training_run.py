@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -22,6 +23,7 @@ from experiments import (
   row_trainer,
   stored_tables,
 )
+from experiments.datasets import fingerprints
 from experiments.reporting import histograms
 
 
@@ -39,6 +41,8 @@ class TrainingRun(abc.ABC):
 
   counts: Mapping[str, np.ndarray] = types.MappingProxyType({})
   """How often symbols occur, by embedding; alike where nothing is said."""
+  data: Any = None
+  """What is learned: a resumed run has to find the same again."""
 
   def __init__(
     self,
@@ -62,6 +66,11 @@ class TrainingRun(abc.ABC):
     }
     self._chunk_start = 0.0
     self.chunk_seconds: list[float] = []
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A digest of the data."""
+    return fingerprints.fingerprint(self.data)
 
   def use_trainer(self, trainer: row_trainer.RowTrainer) -> None:
     """Takes the steps of a trainer from now on."""
@@ -155,7 +164,7 @@ class TrainingRun(abc.ABC):
 
     Raises:
       ValueError: If the folder holds the checkpoints of a run that is not to
-        be resumed, or of one with other options.
+        be resumed, or of one with other options or other data.
       training.CheckpointError: If all checkpoints are damaged.
       training.PreemptedError: If the process is sent SIGTERM, after the chunk
         that it is in; the state is saved if checkpoints are written.
@@ -169,7 +178,7 @@ class TrainingRun(abc.ABC):
           "by --resume, or choose another --workdir."
         )
       restored_step, arrays, metadata = checkpointer.restore(self._example)
-      self._check_config(metadata["config"])
+      self._check_same(metadata)
       first = metadata["next_chunk"]
       for name, codes in arrays["codes"].items():
         self.cares[name].history.codes = np.asarray(codes)
@@ -324,6 +333,7 @@ class TrainingRun(abc.ABC):
       codes = {name: c for name, c in codes.items() if c is not None}
       metadata = {
         "config": dataclasses.asdict(self.config),
+        "data": self.fingerprint,
         "next_chunk": number + 1,
         "codes": {name: [c.shape, c.dtype.name] for name, c in codes.items()},
       }
@@ -338,15 +348,21 @@ class TrainingRun(abc.ABC):
     codes = {name: np.zeros(*form) for name, form in metadata["codes"].items()}
     return {"run": self.example(metadata), "codes": codes}
 
-  def _check_config(self, saved: dict[str, Any]) -> None:
-    """Refuses to go on with other options than the run was started with."""
-    given = dataclasses.asdict(self.config)
+  def _check_same(self, saved: dict[str, Any]) -> None:
+    """Refuses to go on with other options or data than those of the start."""
+    given, before = dataclasses.asdict(self.config), saved["config"]
     for name in given:
-      if name != "data_dir" and given[name] != saved.get(name):
+      if name != "data_dir" and given[name] != before.get(name):
         raise ValueError(
-          f"`{name}` must stay {saved.get(name)!r} when a run is resumed, "
+          f"`{name}` must stay {before.get(name)!r} when a run is resumed, "
           f"got {given[name]!r}."
         )
+    if saved.get("data", self.fingerprint) != self.fingerprint:
+      raise ValueError(
+        f"the data of {self.workdir} must stay the same when a run is resumed, "
+        f"got another {self.config.dataset!r} (other symbols or examples): "
+        "bring the old files back, or start anew in another --workdir."
+      )
 
 
 def train_and_evaluate(

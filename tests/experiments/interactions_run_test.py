@@ -303,3 +303,16 @@ def test_the_binary_chooses_the_run(path):
 def test_a_stream_is_not_loaded_whole():
   with pytest.raises(ValueError, match="only `train_recommender` does"):
     datasets.load_ratings("interactions:mine.csv")
+
+
+def test_another_vocabulary_cannot_be_resumed_with(path, tmp_path):
+  mine = tmp_path / "mine.csv"
+  text = path.read_text(encoding="utf-8")
+  mine.write_text(text, encoding="utf-8")
+  config = tiny(mine, checkpoint_chunks=1)
+  with pytest.raises(Killed):
+    train(config, tmp_path / "run", run_type=killed_before(1, 0))
+  # Files and tables keep their sizes.
+  mine.write_text(text.replace("u1,", "z1,"), encoding="utf-8")
+  with pytest.raises(ValueError, match=r"data of .* must stay the same"):
+    train(config, tmp_path / "run", resume=True)

@@ -16,6 +16,7 @@ from absl.testing import absltest, parameterized
 
 from anchor_codes import tables, training
 from experiments import language_modeling
+from experiments.datasets import language_model
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -174,6 +175,17 @@ class LanguageModelingTest(parameterized.TestCase):
     other = dataclasses.replace(config, epochs=3)
     with self.assertRaisesRegex(ValueError, "`epochs` must stay 2 .* got 3"):
       language_modeling.train_and_evaluate(other, workdir, resume=True)
+
+  def test_another_vocabulary_of_the_same_size_is_refused(self):
+    workdir, _ = self.train_once("full")
+    config = tiny(self.text, embedding="full", checkpoint_chunks=1)
+    data = language_model.load_text(config.dataset)
+    first, second, *others = data.vocabulary
+    other = data._replace(vocabulary=(second, first, *others))
+    with self.assertRaisesRegex(ValueError, "data of .* must stay the same"):
+      language_modeling.train_and_evaluate(
+        config, workdir, data=other, resume=True
+      )
 
 
 def test_settings_are_those_of_the_paper():
