@@ -54,6 +54,7 @@ class Trainer(row_trainer.RowTrainer):
       row_optimizers=self._row_optimizers(rate),
       ids_per_step={"embed": config.batch_size * config.num_steps},
       clip=config.clip,
+      lazy_from=config.lazy_from,
       penalties={"embed": self.known.penalty()},
       seed=config.seed,
     )

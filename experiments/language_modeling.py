@@ -49,6 +49,8 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
       `features` equal to `hidden`, and the full softmax.
     num_sampled: Words drawn for a sampled softmax in training; 0 for the full
       one. Evaluation always uses the full one.
+    lazy_from: An embedding with more rows than this, for each word of a batch,
+      is updated by row; a smaller one as a whole. By row always by default.
     validate_epochs: Whether each epoch ends with validation.
     chunk_steps: Steps in a compiled chunk, about.
     checkpoint_chunks: Chunks between two checkpoints; 0 for none.
@@ -72,6 +74,7 @@ class LanguageModelConfig(embeddings.EmbeddingOptions):
   clip: float = 5.0
   tied: bool = False
   num_sampled: int = 0
+  lazy_from: float = 0.0
   validate_epochs: bool = True
   chunk_steps: int = 100
   checkpoint_chunks: int = 10

@@ -317,7 +317,7 @@ class RowSteps(abc.ABC):
     Args:
       state: The state.
       ids_per_step: How many ids a step looks up in each embedding that counts,
-        by name.
+        by name; 0 leaves its gradient out.
     """
     model = self.model_of(state)
     found = {name: places.find_layer(model, name) for name in ids_per_step}
@@ -326,11 +326,13 @@ class RowSteps(abc.ABC):
     prefixes = [path for path, _ in found.values()]
     is_shared = lambda path, _: any(path[: len(p)] == p for p in prefixes)
     shared = nnx.filter_state(state.params, is_shared)
-    rows = [
-      places.trained_rows(layer, min(ids_per_step[n], layer.num_embeddings))
-      for n, layer in layers.items()
-      if n in self.paths
-    ]
+    rows = []
+    for name, layer in layers.items():
+      size, num_ids = layer.num_embeddings, ids_per_step[name]
+      by_row = not num_ids or self.is_lazy(size, num_ids)
+      count = min(num_ids, size) if by_row else size
+      if name in self.paths:
+        rows.append(places.trained_rows(layer, count))
     opt_state = jax.eval_shape(self.optimizer.init, shared)
     row_states = [state.row_states.get(name) for name in layers]
     return accounting.training_bytes(

@@ -176,6 +176,24 @@ class LanguageModelingTest(parameterized.TestCase):
     with self.assertRaisesRegex(ValueError, "`epochs` must stay 2 .* got 3"):
       language_modeling.train_and_evaluate(other, workdir, resume=True)
 
+  @parameterized.parameters(0, 16)
+  def test_by_row_and_as_a_whole_train_alike(self, num_sampled):
+    results = [
+      language_modeling.train_and_evaluate(
+        tiny(
+          self.text,
+          embedding="full",
+          max_tokens=8 * (8 * 8 + 1),
+          num_sampled=num_sampled,
+          lazy_from=lazy_from,
+        ),
+        self.folder / f"{lazy_from}",
+      )
+      for lazy_from in (0.0, 1e9)
+    ]
+    by_row, whole = (result.metrics["test_perplexity"] for result in results)
+    self.assertAlmostEqual(by_row, whole, delta=1e-4 * whole)
+
   def test_another_vocabulary_of_the_same_size_is_refused(self):
     workdir, _ = self.train_once("full")
     config = tiny(self.text, embedding="full", checkpoint_chunks=1)

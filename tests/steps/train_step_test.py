@@ -313,12 +313,13 @@ def test_a_batch_of_one_id_hides_nothing_either():
   assert np.isnan(jax.jit(step)(state, batch)[1]["loss"])
 
 
-def test_training_bytes_are_rows_state_and_gradients():
-  step = toy_models.make_step({"a": optax.adagrad(0.1)})
+@pytest.mark.parametrize(("lazy", "num_rows"), [("auto", 8), (False, 40)])
+def test_training_bytes_are_rows_state_and_gradients(lazy, num_rows):
+  step = toy_models.make_step({"a": optax.adagrad(0.1)}, lazy=lazy)
   state = step.init(toy_models.Towers({"a": "full"}))
   table, batch = 4 * 40 * 4, {"id": np.zeros(8, np.int32)}
   assert step.training_bytes(state) == 2 * table
-  assert step.training_bytes(state, batch) == 2 * table + 4 * 8 * 4
+  assert step.training_bytes(state, batch) == 2 * table + 4 * num_rows * 4
 
 
 def refused(tables, message, **options):
