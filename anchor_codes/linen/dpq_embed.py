@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax import numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from anchor_codes import tables, typing
 from anchor_codes.linen import base, centroid_norm
@@ -69,7 +70,7 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
       return super().auxiliary_loss(inputs)
     queries, inside = lookups.gather(self.queries, self._as_ids(inputs))
     # The lookup has moved the moments already: a batch counts once.
-    scores = self._scores(queries, where=inside, track=False)
+    scores = self._scores(queries, inside, track=False)
     return quantization.quantization_loss(
       queries,
       scores,
@@ -95,7 +96,7 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
     queries, inside = lookups.gather(self.queries, ids)
     vectors = quantization.quantize(
       queries,
-      self._scores(queries, where=inside),
+      self._scores(queries, inside),
       self.codebooks,
       relaxation=self.relaxation,
       temperature=self.tempering(deterministic=self.deterministic),
@@ -120,11 +121,12 @@ class DPQEmbed(base.CompactEmbed, kw_only=True):
     return self.codebooks if self.keys is None else self.keys
 
   def _scores(
-    self, queries: base.Vectors, **options: Any
-  ) -> Float[Array, "*batch code_length codebook_size"]:
+    self, queries: base.Vectors, where: Bool[Array, "*batch"], **options: Any
+  ) -> Float[Array, "code_length *batch codebook_size"]:
     scores = quantization.query_scores(
       queries, self._keys, relaxation=self.relaxation
     )
     if self.norm is None:
       return scores
+    options["where"] = jnp.broadcast_to(where, scores.shape[:-1])
     return self.norm(scores, deterministic=self.deterministic, **options)

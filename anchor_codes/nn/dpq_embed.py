@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, centroid_norm
@@ -128,7 +128,7 @@ class DPQEmbed(base.CompactEmbed):
     self, ids: Int[Array, "*batch"]
   ) -> Float[Array, "*batch features"]:
     queries, inside = lookups.gather(self.queries[...], ids)
-    scores = self._scores(queries, where=inside)
+    scores = self._scores(queries, inside)
     vectors = quantization.quantize(
       queries,
       scores,
@@ -160,7 +160,7 @@ class DPQEmbed(base.CompactEmbed):
     ids = indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
     queries, inside = lookups.gather(self.queries[...], ids)
     # The lookup has moved the moments already: a batch counts once.
-    scores = self._scores(queries, where=inside, track=False)
+    scores = self._scores(queries, inside, track=False)
     return quantization.quantization_loss(
       queries,
       scores,
@@ -308,11 +308,13 @@ class DPQEmbed(base.CompactEmbed):
   def _scores(
     self,
     queries: Float[Array, "*batch features"],
+    where: Bool[Array, "*batch"],
     **options: Any,
-  ) -> Float[Array, "*batch code_length codebook_size"]:
+  ) -> Float[Array, "code_length *batch codebook_size"]:
     scores = quantization.query_scores(
       queries, self._keys, relaxation=self.relaxation
     )
     if self.norm is None:
       return scores
+    options["where"] = jnp.broadcast_to(where, scores.shape[:-1])
     return self.norm(scores, deterministic=self.deterministic, **options)

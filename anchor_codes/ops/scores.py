@@ -68,11 +68,15 @@ def squared_distance_scores(
   >>> print(squared_distance_scores(jnp.array([[0.5, 1.0]]), codebooks))
   [[-1.25 -0.25]]
   """
-  query_norms = jnp.sum(jnp.square(wide(queries)), axis=-1, keepdims=True)
-  entry_norms = jnp.sum(jnp.square(wide(codebooks)), axis=-1)
-  dots = dot_scores(queries, codebooks)
-  norms = query_norms + jnp.broadcast_to(entry_norms, dots.shape)
-  return 2 * dots - norms
+  queries, codebooks = wide(queries), wide(codebooks)
+  squares = lambda x: jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  # One product of longer vectors, (2 q, |q|^2, -1) and (c, -1, |c|^2), in place
+  # of a product and sums that are as large as its result.
+  minus_ones = lambda x: jnp.full((*x.shape[:-1], 1), -1, x.dtype)
+  return dot_scores(
+    jnp.concatenate([2 * queries, squares(queries), minus_ones(queries)], -1),
+    jnp.concatenate([codebooks, minus_ones(codebooks), squares(codebooks)], -1),
+  )
 
 
 def position_scores(

@@ -33,6 +33,11 @@ def _scores(queries, keys, relaxation="nearest"):
   return query_scores(jnp.asarray(queries), keys, relaxation=relaxation)
 
 
+def chosen(scores):
+  """The codes, whose positions come last again."""
+  return np.moveaxis(np.argmax(scores, axis=-1), 0, -1)
+
+
 @pytest.mark.parametrize(
   ("positions", "batch"), [(1, ()), (L, (5,)), (L, (2, 3)), (1, (0,))]
 )
@@ -41,16 +46,15 @@ def test_scores_of_queries_part_by_part(batch, positions):
   by_distance = _scores(queries, keys)
   by_product = _scores(queries, keys, "softmax")
   parts = queries.reshape(*batch, L, W)
+  assert by_distance.shape == by_product.shape == (L, *batch, K)
   for j in range(L):
     entries = keys[j % positions]
     differences = parts[..., j, None, :] - entries
     np.testing.assert_allclose(
-      by_distance[..., j, :], -np.sum(differences**2, -1), rtol=1e-4, atol=1e-5
+      by_distance[j], -np.sum(differences**2, -1), rtol=1e-4, atol=1e-5
     )
     products = parts[..., j, :] @ entries.T
-    np.testing.assert_allclose(
-      by_product[..., j, :], products, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(by_product[j], products, rtol=1e-4, atol=1e-5)
 
 
 @both_relaxations
@@ -64,13 +68,13 @@ def test_codes_in_blocks_are_the_best_scores(
   scores = _scores(queries, keys, relaxation)
   options = {"relaxation": relaxation}
   codes = quantization.query_codes(queries, keys, **options)
-  np.testing.assert_array_equal(codes, scores.argmax(axis=-1))
+  np.testing.assert_array_equal(codes, chosen(scores))
   assert codes.dtype == np.uint8
   codes = quantization.query_codes(
     queries, keys, moments=moments, epsilon=0.1, **options
   )
   scores = (np.asarray(scores) - moments.mean) / np.sqrt(moments.variance + 0.1)
-  np.testing.assert_array_equal(codes, scores.argmax(axis=-1))
+  np.testing.assert_array_equal(codes, chosen(scores))
 
 
 @both_relaxations
@@ -103,7 +107,7 @@ def test_quantised_queries_are_the_best_entries(relaxation, tied, batch):
   queries, books = jnp.asarray(_normal(*batch, L * W)), _normal(L, K, W, seed=1)
   scores = _scores(queries, _normal(L, K, W, seed=2))
   vectors = quantize(queries, scores, books, relaxation=relaxation, tied=tied)
-  codes = np.argmax(scores, axis=-1)
+  codes = chosen(scores)
   expected = [books[j][codes[..., j]] for j in range(L)]
   np.testing.assert_array_equal(vectors, np.concatenate(expected, axis=-1))
 
@@ -178,7 +182,7 @@ def test_the_loss_moves_the_chosen_entries_to_their_queries():
   nearest = quantize(queries, scores, books, relaxation="nearest")
   differences = (np.asarray(nearest) - np.asarray(queries))[where]
   np.testing.assert_allclose(loss, np.mean(differences**2), rtol=1e-5)
-  expected, codes = np.zeros(books.shape), np.argmax(scores, axis=-1)[where]
+  expected, codes = np.zeros(books.shape), chosen(scores)[where]
   for code, difference in zip(codes, differences, strict=True):
     parts = difference.reshape(L, W)
     for j in range(L):
@@ -248,4 +252,4 @@ def test_normalised_codes_agree_with_the_slow_version():
     queries, keys, relaxation="softmax", moments=moments
   )
   expected = reference.normalize_per_entry(scores, epsilon=1e-3)
-  np.testing.assert_array_equal(codes, expected.argmax(axis=-1))
+  np.testing.assert_array_equal(codes, chosen(expected))
