@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import inspect
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +11,19 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+USER_ERRORS = (ValueError, OSError, FloatingPointError)
+"""What the options or the data of a run are to blame for: one line says so."""
 _PREFIXES = ("--config.", "-config.")
 
 
-def define_config(default: Any) -> flags.FlagHolder:
+def define_config(
+  default: Any, *, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder:
   """Defines the flag `config`, with an option for each field.
 
   Args:
     default: A dataclass of options and their values.
+    flag_values: The flags that it is added to.
 
   Returns:
     What holds the options after the flags are parsed.
@@ -32,7 +39,60 @@ def define_config(default: Any) -> flags.FlagHolder:
     name = option_name(argument)
     if name is not None and name not in options:
       raise SystemExit(unknown(name, options))
-  return config_flags.DEFINE_config_dataclass("config", default)
+  holder = config_flags.DEFINE_config_dataclass(
+    "config",
+    default,
+    help_string=describe(default),
+    flag_values=flag_values,
+  )
+  # Of the binary that runs, whose `--help` lists it then; once is enough for
+  # the defaults.
+  flag = flag_values["config"]
+  flag_values.register_key_flag_for_module(sys.argv[0], flag)
+  flag.default_as_str = None
+  return holder
+
+
+def describe(default: Any) -> str:
+  """Returns a line for each option: its name, its default, what it is.
+
+  Args:
+    default: A dataclass whose docstring, and those of its bases, have a section
+      of attributes.
+
+  >>> @dataclasses.dataclass
+  ... class Options:
+  ...   \"\"\"Options.
+  ...
+  ...   Attributes:
+  ...     rate: Learning rate, which
+  ...       is positive.
+  ...   \"\"\"
+  ...   rate: float = 0.5
+  >>> print(describe(Options()))
+  The options, with their defaults:
+  --config.rate=0.5: Learning rate, which is positive.
+  """
+  texts: dict[str, str] = {}
+  for base in reversed(type(default).__mro__):
+    texts |= _attributes(inspect.getdoc(base) or "")
+  # Those of the class itself before those of its bases.
+  own = vars(type(default)).get("__annotations__", {})
+  names = [field.name for field in dataclasses.fields(default)]
+  names.sort(key=lambda name: name not in own)
+  lines = [
+    f"--config.{name}={getattr(default, name)}: {texts.get(name, '')}"
+    for name in names
+  ]
+  return "\n".join(["The options, with their defaults:", *lines])
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+  """Returns the texts of the section of attributes, each in one line."""
+  section = docstring.partition("Attributes:\n")[2].split("\n\n")[0]
+  found = re.split(r"^  (\w+): ", section, flags=re.MULTILINE)[1:]
+  texts = (" ".join(text.split()) for text in found[1::2])
+  return dict(zip(found[::2], texts, strict=True))
 
 
 def option_name(argument: str) -> str | None:

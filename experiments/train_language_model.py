@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     result = language_modeling.train_and_evaluate(
       config, WORKDIR.value, resume=RESUME.value
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   print(reporting.format_table([reporting.row(result)], reporting.COLUMNS))
 

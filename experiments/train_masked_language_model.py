@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     result = masked_language_modeling.train_and_evaluate(
       CONFIG.value, WORKDIR.value, resume=RESUME.value
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   columns = reporting.columns("perplexity")
   del columns["test_perplexity"]  # Nothing here sees the test texts.

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     result = node_classification.train_and_evaluate(
       CONFIG.value, WORKDIR.value, resume=RESUME.value
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   counts = [
     f"{value:,} {name.removeprefix('graph_').replace('_', ' ')}"

@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
       resume=RESUME.value,
       run_type=run_type(CONFIG.value),
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   metric = "mse" if CONFIG.value.loss == "mse" else "precision_at_10"
   columns = reporting.columns(metric)

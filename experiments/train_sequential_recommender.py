@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     result = sequential_recommending.train_and_evaluate(
       CONFIG.value, WORKDIR.value, resume=RESUME.value
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   label = f"{result.config['model']}, {result.embedding}"
   row = reporting.row(result, label=label)

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     result = translating.train_and_evaluate(
       CONFIG.value, WORKDIR.value, resume=RESUME.value
     )
-  except (ValueError, OSError) as error:
+  except command_line.USER_ERRORS as error:
     raise app.UsageError(str(error)) from error
   columns = reporting.columns("bleu")
   print(reporting.format_table([reporting.row(result)], columns))

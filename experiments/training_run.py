@@ -14,12 +14,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from anchor_codes import steps, tables, training
+from anchor_codes import steps, tables, training, typing
 from experiments import (
   chunking,
   code_embeddings,
   embeddings,
   reporting,
+  resuming,
   row_trainer,
   stored_tables,
 )
@@ -53,6 +54,8 @@ class TrainingRun(abc.ABC):
     steps_per_epoch: int,
     mesh: Mesh | None = None,
   ):
+    typing.check_at_least("epochs", config.epochs, 1)
+    typing.check_at_least("seed", config.seed, 0)
     workdir.mkdir(parents=True, exist_ok=True)
     self.config = config
     self.workdir = workdir
@@ -164,21 +167,25 @@ class TrainingRun(abc.ABC):
 
     Raises:
       ValueError: If the folder holds the checkpoints of a run that is not to
-        be resumed, or of one with other options or other data.
+        be resumed, or of one with other options or other data, or the result
+        of a run that left no checkpoints.
       training.CheckpointError: If all checkpoints are damaged.
       training.PreemptedError: If the process is sent SIGTERM, after the chunk
         that it is in; the state is saved if checkpoints are written.
     """
     state, first, restored_step = self.trainer.init(), 0, None
     checkpointer = self._checkpointer()
-    if checkpointer and checkpointer.steps():
-      if not resume:
-        raise ValueError(
-          f"{self.workdir} holds the checkpoints of another run: go on with it "
-          "by --resume, or choose another --workdir."
-        )
+    saved = checkpointer is not None and bool(checkpointer.steps())
+    if not (resume and saved):
+      resuming.check_new(self.workdir, has_checkpoints=saved)
+    if checkpointer and saved:
       restored_step, arrays, metadata = checkpointer.restore(self._example)
-      self._check_same(metadata)
+      resuming.check_same(
+        self.workdir,
+        metadata,
+        config=self.config,
+        fingerprint=self.fingerprint,
+      )
       first = metadata["next_chunk"]
       for name, codes in arrays["codes"].items():
         self.cares[name].history.codes = np.asarray(codes)
@@ -347,22 +354,6 @@ class TrainingRun(abc.ABC):
     """Returns arrays like those of a whole checkpoint."""
     codes = {name: np.zeros(*form) for name, form in metadata["codes"].items()}
     return {"run": self.example(metadata), "codes": codes}
-
-  def _check_same(self, saved: dict[str, Any]) -> None:
-    """Refuses to go on with other options or data than those of the start."""
-    given, before = dataclasses.asdict(self.config), saved["config"]
-    for name in given:
-      if name != "data_dir" and given[name] != before.get(name):
-        raise ValueError(
-          f"`{name}` must stay {before.get(name)!r} when a run is resumed, "
-          f"got {given[name]!r}."
-        )
-    if saved.get("data", self.fingerprint) != self.fingerprint:
-      raise ValueError(
-        f"the data of {self.workdir} must stay the same when a run is resumed, "
-        f"got another {self.config.dataset!r} (other symbols or examples): "
-        "bring the old files back, or start anew in another --workdir."
-      )
 
 
 def train_and_evaluate(

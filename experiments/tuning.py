@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from absl import app, logging
 
-from experiments import reporting
+from experiments import command_line, reporting
 
 Tried = TypeVar("Tried")
 
@@ -60,6 +60,8 @@ def run_once(
       for name, value in result.config.items()
     ):
       return result
+    # Of other options: the new run takes its place.
+    (workdir / "result.json").unlink()
   return train(config, workdir)
 
 
@@ -111,7 +113,7 @@ def run_app(work: Callable[[], None]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
       work()
-    except (ValueError, OSError) as error:
+    except command_line.USER_ERRORS as error:
       raise app.UsageError(str(error)) from error
 
   app.run(main)

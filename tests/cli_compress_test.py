@@ -11,6 +11,7 @@ import pytest
 import anchor_codes
 from anchor_codes import cli, formats, tables
 from anchor_codes.commands import progress
+from anchor_codes.tables import storage
 
 VECTORS = np.float32([[1, 0, 2, 3], [4, 3, 0, 1], [0, 1, 1, 1]])
 WORDS = ["cat", "dog", "eel"]
@@ -217,3 +218,32 @@ def test_impossible_requests_are_one_line(
   assert message in err
   assert err.count("\n") == 1
   assert not out.exists()
+
+
+def test_weights_are_no_archive(source, tmp_path, calls, capsys):
+  path = tmp_path / "weights.npz"
+  np.savez(path, w=np.ones(3))
+  out = tmp_path / "small.safetensors"
+  code, _, err = run(capsys, source, out, "--ratio", "2", "--weights", path)
+  assert code == 1
+  assert "got an archive" in err
+
+
+def test_a_place_that_cannot_be_written_to_is_told_first(
+  source, calls, capsys, tmp_path, monkeypatch
+):
+  folder = tmp_path / "folder.safetensors"
+  folder.mkdir()
+  code, _, err = run(capsys, source, folder, "--ratio", "2")
+  assert (code, calls) == (1, [])
+  assert "It is a folder" in err
+
+  def refuse(**options):
+    raise PermissionError(13, "Permission denied", "/some/temporary/name")
+
+  tempfile = types.SimpleNamespace(TemporaryFile=refuse)
+  monkeypatch.setattr(storage, "tempfile", tempfile)
+  out = tmp_path / "small.safetensors"
+  code, _, err = run(capsys, source, out, "--ratio", "2")
+  assert (code, calls) == (1, [])
+  assert f"Permission denied: '{out}'" in err

@@ -96,13 +96,13 @@ def exports(monkeypatch):
   def to_faiss(table):
     return table.num_embeddings
 
-  def write_index(index, path):
-    pathlib.Path(path).write_text(f"faiss of {index} rows")
+  def serialize_index(index):
+    return f"faiss of {index} rows".encode()
 
   serving = types.SimpleNamespace(
     export_onnx=export("onnx"), export_jax=export("jax"), to_faiss=to_faiss
   )
-  faiss = types.SimpleNamespace(write_index=write_index)
+  faiss = types.SimpleNamespace(serialize_index=serialize_index)
   monkeypatch.setitem(sys.modules, "anchor_codes.serving", serving)
   monkeypatch.setattr(anchor_codes, "serving", serving, raising=False)
   monkeypatch.setitem(sys.modules, "faiss", faiss)
@@ -153,3 +153,17 @@ def test_faiss_in_earnest(tmp_path, capsys):
   code, text, err = run(capsys, source, out)
   assert (code, text) == (1, "")
   assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.onnx", "x.faiss"])
+def test_a_missing_folder_is_told_by_the_name_that_was_given(
+  name, tmp_path, capsys
+):
+  digits = np.random.default_rng(0).integers(16, size=(50, 4))
+  books = np.ones((4, 16, 2), np.float32)
+  path = tmp_path / "codes.safetensors"
+  tables.CodeTable.from_codes(digits, books, composition="concat").save(path)
+  out = tmp_path / "none" / name
+  code, _, err = run(capsys, path, out)
+  assert code == 1
+  assert f"No such file or directory: '{out}'" in err

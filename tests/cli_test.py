@@ -224,6 +224,7 @@ def test_bad_files_are_one_line_and_code_1(command, tmp_path, capsys):
     ["compress", "in", "out"],
     ["compress", "in", "out", "--ratio", "8", "--budget", "9"],
     ["compress", "in", "out", "--ratio", "0"],
+    ["compress", "in", "out", "--ratio", "1e-310"],
     ["compress", "in", "out", "--ratio", "nan"],
     ["compress", "in", "out", "--budget", "-1"],
     ["compress", "in", "out", "--budget", "1.5"],

@@ -50,7 +50,8 @@ def add_symbols(command: argparse.ArgumentParser) -> None:
     "symbols",
     metavar="WORD_OR_ID",
     nargs="+",
-    help="a word of the vocabulary, else the number of a row",
+    help="a word of the vocabulary, else the number of a row; behind -- words "
+    "may begin with a dash",
   )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from anchor_codes import accounting, formats
 from anchor_codes.commands import common, progress, reporting
 from anchor_codes.formats import matrix
+from anchor_codes.tables import storage
 
 METRICS = ("error", "cosine", "neighbors")
 
@@ -128,12 +129,14 @@ def check_target(out: str) -> None:
   Raises:
     ValueError: If the suffix is not .safetensors.
     FileNotFoundError: If there is no such folder.
+    OSError: If it cannot be written to.
   """
   path = pathlib.Path(out)
   if path.suffix != ".safetensors":
     raise ValueError(f"OUT must end in .safetensors, got {out!r}.")
   if not path.parent.is_dir():
     raise FileNotFoundError(f"There is no folder {str(path.parent)!r} for OUT.")
+  storage.check_target(path)
 
 
 def _weights(path: str | None, size: int) -> np.ndarray | None:
@@ -141,6 +144,9 @@ def _weights(path: str | None, size: int) -> np.ndarray | None:
     return None
   with matrix.naming(path):
     weights = np.load(path, allow_pickle=False)
+    if not isinstance(weights, np.ndarray):
+      weights.close()
+      raise ValueError("It must be a .npy file of one array, got an archive.")
     if weights.shape != (size,) or weights.dtype.kind not in "fiu":
       raise ValueError(
         f"It must hold {size} numbers, one for each row, got {weights.dtype} "
@@ -181,8 +187,8 @@ def _answer(
 def _ratio(text: str) -> float:
   ratio = float(text)
   # In this form `nan` is refused, too.
-  if not 0 < ratio < math.inf:
-    raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+  if not 1 <= ratio < math.inf:
+    raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
   return ratio
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from anchor_codes import formats, tables
 from anchor_codes.commands import common, progress
+from anchor_codes.tables import storage
 
 # By the suffix of the target, unless the user names another one.
 _TARGETS = {
@@ -110,7 +111,7 @@ def _write_faiss(table: tables.Table, out: str) -> None:
   index = serving.to_faiss(table)
   import faiss
 
-  faiss.write_index(index, out)
+  storage.write_atomically(out, [faiss.serialize_index(index)])
 
 
 def _write_plain(suffix: str) -> Callable[[tables.Table, str], None]:

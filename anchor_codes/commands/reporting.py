@@ -10,6 +10,7 @@ import numpy as np
 from anchor_codes import formats, tables
 from anchor_codes.commands import common, progress
 from anchor_codes.report.scope import MAX_SYMBOLS
+from anchor_codes.tables import storage
 
 
 def add(commands: "common.Commands") -> None:
@@ -95,6 +96,7 @@ def check_target(out: str) -> None:
     ImportError: If a library of the pages is missing.
     ValueError: If the suffix is not .html: another file would be replaced.
     FileNotFoundError: If there is no such folder.
+    OSError: If it cannot be written to.
   """
   from anchor_codes.report import writing
 
@@ -106,6 +108,7 @@ def check_target(out: str) -> None:
     raise FileNotFoundError(
       f"There is no folder {str(path.parent)!r} for the page."
     )
+  storage.check_target(path)
 
 
 def _read_original(

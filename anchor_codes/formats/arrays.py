@@ -37,13 +37,31 @@ def read_npz(
   with zipfile.ZipFile(path) as archive:
     arrays = _headers(archive)
   vectors = choosing.choose(arrays, tensor)
+  words = _find_words(arrays, vectors)
+  with np.load(path, allow_pickle=False) as archive:
+    strings = None if words is None else _strings(archive[words])
+    return archive[vectors], strings
+
+
+def _find_words(
+  arrays: Mapping[str, choosing.Entry], vectors: str
+) -> str | None:
+  """Finds the words of some vectors; none of them is lost without a word."""
   rows = arrays[vectors].shape[:1]
   words = [n for n, a in arrays.items() if a.kind in "US" and a.shape == rows]
   if len(words) > 1:
     raise FormatError(f"It has several arrays of words: {words}; keep one.")
-  with np.load(path, allow_pickle=False) as archive:
-    strings = [_strings(archive[name]) for name in words]
-    return archive[vectors], strings[0] if strings else None
+  forms = [(entry.kind, len(entry.shape)) for entry in arrays.values()]
+  for name, entry in arrays.items():
+    # Of another length they may belong to another matrix.
+    belongs = forms.count(("f", 2)) == 1 or entry.shape == rows
+    if not words and entry.kind in "USO" and belongs:
+      raise FormatError(
+        f"Words must be strings, one for each of the {rows[0]} rows, got "
+        f"{name!r} of type {entry.dtype} and shape {list(entry.shape)}: save "
+        "them as `np.array(words, dtype=str)`, or leave them out."
+      )
+  return words[0] if words else None
 
 
 def _headers(archive: zipfile.ZipFile) -> Mapping[str, choosing.Entry]:

@@ -102,11 +102,13 @@ def _vectors(schema: Any, column: str | None) -> str:
 def _words(schema: Any) -> str | None:
   import pyarrow.types as types
 
-  names = [
-    field.name
-    for field in schema
-    if types.is_string(field.type) or types.is_large_string(field.type)
-  ]
+  def holds_strings(kind: Any) -> bool:
+    if types.is_dictionary(kind):  # What pandas makes of its categories.
+      kind = kind.value_type
+    tests = types.is_string, types.is_large_string, types.is_string_view
+    return any(test(kind) for test in tests)
+
+  names = [field.name for field in schema if holds_strings(field.type)]
   if len(names) > 1:
     raise FormatError(f"It has several columns of strings: {names}; keep one.")
   return names[0] if names else None

@@ -32,7 +32,8 @@ def read_safetensors(
     The vectors, and the vocabulary of a table of ours.
   """
   header, data = _open(path)
-  if tensor is None and _is_ours(header.pop("__metadata__", None)):
+  metadata = header.pop("__metadata__", None)
+  if tensor is None and _is_ours(metadata):
     table = tables.load(path)
     words = table.vocabulary
     return table.to_dense(), None if words is None else list(words)

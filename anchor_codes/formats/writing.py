@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from anchor_codes import tables
 from anchor_codes.formats import matrix, text
@@ -106,9 +107,9 @@ def _write_text(
   def blobs() -> Iterator[bytes]:
     yield f"{size} {width}\n".encode()
     start = 0
-    for block in _blocks(vectors):
+    for block in _blocks(vectors, np.float32):
       names = words[start : start + len(block)]
-      rows = zip(names, block.astype(np.float32).tolist(), strict=True)
+      rows = zip(names, block.tolist(), strict=True)
       yield "".join(line % (word, *row) for word, row in rows).encode()
       start += len(block)
 
@@ -141,7 +142,9 @@ def _shape(vectors: tables.Table | np.ndarray) -> tuple[int, int]:
   return vectors.shape[0], vectors.shape[1]
 
 
-def _blocks(vectors: tables.Table | np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(
+  vectors: tables.Table | np.ndarray, dtype: DTypeLike | None = None
+) -> Iterator[np.ndarray]:
   size = _shape(vectors)[0]
   for start in range(0, size, _BLOCK):
     ids = np.arange(start, min(start + _BLOCK, size))
@@ -151,6 +154,9 @@ def _blocks(vectors: tables.Table | np.ndarray) -> Iterator[np.ndarray]:
       block = vectors[start : start + _BLOCK]
     if block.dtype.name == "bfloat16":  # Which NumPy alone cannot read; exact.
       block = block.astype(np.float32)
+    if dtype is not None:
+      with np.errstate(over="ignore"):  # Infinity is refused below.
+        block = block.astype(dtype, copy=False)
     matrix.check_finite(block, lambda row, start=start: f"Row {start + row}")
     yield block
 

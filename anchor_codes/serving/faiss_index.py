@@ -118,6 +118,12 @@ def _index_codes(
       f"projection around them, got {table!r}."
     )
   length, digit_bits = table.code_length, num_code_bits(table.codebook_size)
+  width = table.features // length
+  if digit_bits < 3 and width == 2:  # As faiss asserts while it searches.
+    raise ValueError(
+      "`table` must have codebooks of more than 4 entries where these have 2 "
+      f"features, got {table!r}."
+    )
   metric = faiss.METRIC_INNER_PRODUCT
   index = faiss.IndexPQ(table.features, length, digit_bits, metric)
   faiss.copy_array_to_vector(

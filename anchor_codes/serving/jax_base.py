@@ -254,7 +254,9 @@ def _top_k(
 
   def merge(best: Any, ids: Int[Array, " block"]) -> tuple[Any, None]:
     scores = table.score(jnp.minimum(ids, size - 1), flat)
-    scores = jnp.where((ids < size)[None, :], scores, -jnp.inf)
+    # A damaged row, with scores that are `nan`, is never the best.
+    inside = (ids < size)[None, :] & ~jnp.isnan(scores)
+    scores = jnp.where(inside, scores, -jnp.inf)
     values = jnp.concatenate([best[0], scores], axis=1)
     found = jnp.broadcast_to(ids[None, :], scores.shape)
     found = jnp.concatenate([best[1], found], axis=1)

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -143,14 +143,14 @@ class Table(abc.ABC):
       self._compose_into(flat[block], vectors[block])
     return vectors.reshape(*ids.shape, self.features)
 
-  def lookup_words(self, words: Sequence[str]) -> np.ndarray:
+  def lookup_words(self, words: Iterable[str]) -> np.ndarray:
     """Looks up one vector for each symbol.
 
     Args:
-      words: Symbols of the vocabulary; a list or tuple, not one string.
+      words: Symbols of the vocabulary; not one string.
 
     Returns:
-      float32 [len(words), features].
+      float32 [num_words, features].
 
     Raises:
       ValueError: If the table has no vocabulary, or `words` is one string.
@@ -244,14 +244,14 @@ class Table(abc.ABC):
       {**self.tensors, **floats}, metadata, vocabulary=self.vocabulary
     )
 
-  def ids_of(self, words: Sequence[str]) -> np.ndarray:
+  def ids_of(self, words: Iterable[str]) -> np.ndarray:
     """Finds the ids of some symbols of the vocabulary.
 
     Args:
-      words: Symbols; a list or tuple, not one string.
+      words: Symbols; not one string.
 
     Returns:
-      int32 [len(words)].
+      int32, one for each.
 
     Raises:
       ValueError: If the table has no vocabulary, or `words` is one string.
@@ -259,6 +259,7 @@ class Table(abc.ABC):
     """
     if isinstance(words, str):
       raise ValueError(f"`words` must be a list of strings, got {words!r}.")
+    words = list(words)
     for word in words:
       if word not in self._id_of:
         raise KeyError(f"{word!r} is not in the vocabulary")

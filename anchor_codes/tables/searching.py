@@ -78,8 +78,12 @@ def _search(
   worst = np.full(len(queries), -np.inf, np.float32)
   for rows in _row_blocks(table.num_embeddings, k):
     scores = table._score_rows(np.arange(rows.start, rows.stop), shared)
+    highest = scores.max(axis=0)
+    if np.isnan(highest).any():  # Of a damaged row, which is never the best.
+      scores = np.where(np.isnan(scores), np.float32(-np.inf), scores)
+      highest = scores.max(axis=0)
     # Only a few rows of a later block are good enough for any query.
-    for i in np.flatnonzero(scores.max(axis=0) > worst):
+    for i in np.flatnonzero((highest > worst) | (rows.start == 0)):
       best[i] = _merge(best[i], scores[:, i], rows.start, k)
       worst[i] = best[i][0][-1]
   return best

@@ -8,6 +8,7 @@ sha256 of each tensor (``sha256:NAME``), and one of the header itself
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ import os
 import pathlib
 import secrets
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -192,9 +194,11 @@ def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
       # Content before name: a crash must not leave the name of half a file.
       os.fsync(file.fileno())
     os.replace(temporary, path)
-  except BaseException:
+  except BaseException as error:
     # Whatever it was, a keyboard interrupt among others: no litter.
     temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError):  # In words of what the caller knows.
+      error.filename, error.filename2 = path, None
     raise
   if os.name == "posix":  # Makes the new name durable.
     handle = os.open(folder, os.O_RDONLY)
@@ -202,6 +206,26 @@ def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
       os.fsync(handle)
     finally:
       os.close(handle)
+
+
+def check_target(path: str | os.PathLike) -> None:
+  """Checks that a file can be written, before the work on what it will hold.
+
+  Args:
+    path: Where to write. The file itself is not touched.
+
+  Raises:
+    OSError: If it is a folder, or nothing can be written into its folder.
+  """
+  path = os.path.realpath(path)
+  if os.path.isdir(path):
+    raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", path)
+  try:
+    with tempfile.TemporaryFile(dir=os.path.dirname(path)):
+      pass
+  except OSError as error:
+    error.filename = path
+    raise
 
 
 def _map(path: str | os.PathLike) -> np.ndarray:

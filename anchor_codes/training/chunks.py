@@ -268,7 +268,7 @@ def _check_loss(metrics: Any, number: int) -> None:
     step = int(bad[0][0])
     raise FloatingPointError(
       f"the loss is {loss[tuple(bad[0])]} at step {step} of chunk {number}; "
-      "go back to a checkpoint with a smaller learning rate."
+      "start anew with a smaller learning rate, or clip the gradient."
     )
 
 

@@ -12,7 +12,7 @@ The column ``weight`` may be left out; others are not read.
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,12 +55,12 @@ def read_edges(
       not positive and finite (the text names the line), or no edge is between
       symbols of the vocabulary.
   """
-  rows = csv.reader(files.read_lines(path), strict=True)
-  columns = _columns(path, next(rows, []))
+  rows = _read_rows(path)
+  columns = _columns(path, next(rows, (0, []))[1])
   index = {symbol: i for i, symbol in enumerate(vocabulary)}
   edges, weights, unknown = [], [], []
-  for row in filter(None, rows):
-    source, target, weight = _parse(path, rows.line_num, row, columns)
+  for line, row in rows:
+    source, target, weight = _parse(path, line, row, columns)
     missing = [name for name in (source, target) if name not in index]
     if missing:
       unknown.append(missing[0])
@@ -81,15 +81,33 @@ def read_edges(
   )
 
 
+def _read_rows(
+  path: str | os.PathLike[str],
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields rows that are not blank, with the numbers of their last lines."""
+  # With their ends, which may be part of a quoted cell.
+  lines = (f"{line}\n" for line in files.read_lines(path))
+  rows = csv.reader(lines, strict=True, skipinitialspace=True)
+  try:
+    for row in filter(None, rows):
+      yield rows.line_num, row
+  except csv.Error as error:
+    raise ValueError(
+      f"{path} must be a CSV file, got a wrong line {rows.line_num}: {error}."
+    ) from error
+
+
 def _columns(
   path: str | os.PathLike[str], header: Sequence[str]
 ) -> dict[str, int]:
   """Returns where the columns stand that are read."""
-  places = {name.strip(): place for place, name in enumerate(header)}
-  for name in ("source", "target"):
-    if name not in places:
+  names = [name.strip() for name in header]
+  places = {name: place for place, name in enumerate(names)}
+  for name in ("source", "target", "weight"):
+    if names.count(name) > 1 or (name != "weight" and name not in places):
       raise ValueError(
-        f"{path} must have a header with the columns 'source' and 'target', "
+        f"{path} must have a header with the columns 'source' and 'target' "
+        "once, and perhaps 'weight', "
         f"got {', '.join(map(repr, header)) or 'nothing'}."
       )
   return {n: places[n] for n in ("source", "target", "weight") if n in places}

@@ -52,7 +52,9 @@ def read_csv(path: str | os.PathLike[str]) -> dict[str, Any]:
     raise FileNotFoundError(
       f"The file of events {path.absolute()} does not exist."
     )
-  reader = csv.reader(files.read_lines(path), strict=True)
+  # With their ends, which may be part of a quoted field.
+  lines = (f"{line}\n" for line in files.read_lines(path))
+  reader = csv.reader(lines, strict=True)
   try:
     return _read_rows(reader)
   except (ValueError, csv.Error) as error:

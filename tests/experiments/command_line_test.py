@@ -1,17 +1,24 @@
 """Tests for `experiments.command_line`."""
 
 import dataclasses
-import functools
 import pathlib
 import subprocess
 import sys
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
 import experiments
-from experiments import command_line
+from experiments import (
+  command_line,
+  language_modeling,
+  masked_language_modeling,
+  node_classification,
+  recommender_options,
+  sequential_options,
+  text_classification_options,
+  translation_options,
+)
 from experiments.datasets import (
   classification,
   language_model,
@@ -24,7 +31,13 @@ from experiments.datasets import (
 
 @dataclasses.dataclass
 class Config:
-  """Two options."""
+  """Two options.
+
+  Attributes:
+    embedding: Kind of the
+      embedding.
+    seed: Seed of all.
+  """
 
   embedding: str = "full"
   seed: int = 0
@@ -34,20 +47,42 @@ class Config:
 def define(monkeypatch):
   """Defines the options of :class:`Config` for a command line."""
   values = flags.FlagValues()
-  define_flag = functools.partial(
-    config_flags.DEFINE_config_dataclass, flag_values=values
-  )
-  monkeypatch.setattr(
-    command_line.config_flags, "DEFINE_config_dataclass", define_flag
-  )
 
   def run(*arguments):
     monkeypatch.setattr(sys, "argv", ["run", *arguments])
-    command_line.define_config(Config())
+    command_line.define_config(Config(), flag_values=values)
     values(sys.argv)
     return values["config"].value
 
   return run
+
+
+def test_help_lists_the_options(monkeypatch):
+  monkeypatch.setattr(sys, "argv", ["run"])
+  values = flags.FlagValues()
+  command_line.define_config(Config(), flag_values=values)
+  found = " ".join(values.main_module_help().split())
+  assert "--config.embedding=full: Kind of the embedding." in found
+  assert "--config.seed=0: Seed of all." in found
+  assert "Config(" not in found
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    language_modeling.LanguageModelConfig,
+    masked_language_modeling.MaskedLanguageConfig,
+    node_classification.NodeClassificationConfig,
+    recommender_options.RecommenderConfig,
+    sequential_options.SequentialConfig,
+    text_classification_options.TextClassificationConfig,
+    translation_options.TranslationConfig,
+  ],
+)
+def test_every_option_of_the_binaries_is_explained(config):
+  lines = command_line.describe(config()).splitlines()[1:]
+  assert len(lines) == len(dataclasses.fields(config))
+  assert [line for line in lines if line.endswith(": ")] == []
 
 
 @pytest.mark.parametrize("prefix", ["-", "--"])
@@ -116,3 +151,9 @@ def test_an_unknown_data_set_lists_those_that_there_are(load, own):
     ValueError, match=rf"no data set 'nix': take .* or '{own}"
   ):
     load("nix")
+
+
+def test_binaries_tell_the_errors_of_their_users_in_a_line():
+  for path in pathlib.Path(experiments.__path__[0]).glob("train_*.py"):
+    assert "except command_line.USER_ERRORS" in path.read_text()
+  assert FloatingPointError in command_line.USER_ERRORS

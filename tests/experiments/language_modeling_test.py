@@ -194,6 +194,21 @@ class LanguageModelingTest(parameterized.TestCase):
     by_row, whole = (result.metrics["test_perplexity"] for result in results)
     self.assertAlmostEqual(by_row, whole, delta=1e-4 * whole)
 
+  def test_the_result_of_another_run_is_not_replaced(self):
+    (self.folder / "result.json").write_text("{}")
+    for resume in (False, True):
+      with self.assertRaisesRegex(ValueError, "result of another run"):
+        language_modeling.train_and_evaluate(
+          tiny(self.text), self.folder, resume=resume
+        )
+
+  @parameterized.parameters({"epochs": 0}, {"seed": -1})
+  def test_numbers_out_of_range_are_named(self, **options):
+    with self.assertRaisesRegex(ValueError, f"`{next(iter(options))}` must be"):
+      language_modeling.train_and_evaluate(
+        tiny(self.text, **options), self.folder
+      )
+
   def test_another_vocabulary_of_the_same_size_is_refused(self):
     workdir, _ = self.train_once("full")
     config = tiny(self.text, embedding="full", checkpoint_chunks=1)

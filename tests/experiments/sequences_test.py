@@ -86,6 +86,13 @@ def test_own_files_may_have_any_strings_as_ids(tmp_path):
   ]
 
 
+def test_quoted_names_keep_their_line_ends(tmp_path):
+  path = tmp_path / "own.csv"
+  path.write_text('user,item\n"a\nb",x\n"a\nb",y\n"a\nb",z\n' + "ab,x\n" * 3)
+  data = sequences.load_sequences(f"csv:{path}")
+  assert data.user_names == ("a\nb", "ab")
+
+
 @pytest.mark.parametrize(
   ("content", "message"),
   [

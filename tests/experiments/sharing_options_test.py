@@ -67,8 +67,10 @@ def test_columns_may_stand_anywhere_and_weights_be_left_out(tmp_path):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    ("", "columns 'source' and 'target', got nothing"),
-    ("source,weight\ncat,1\n", "'target', got 'source', 'weight'"),
+    ("", "columns 'source' and 'target' once, .* got nothing"),
+    ("source,weight\ncat,1\n", "'target' once, .* got 'source', 'weight'"),
+    ("source,target,source\n", "'source' and 'target' once"),
+    ('source,target\n"the"x,cat\n', "a CSV file, got a wrong line 2"),
     ("source,target\ncat\n", "must have 2 cells in each row, got 1 in line 2"),
     ("source,target,weight\na,b,-1\n", "weights, got '-1' in line 2"),
     ("source,target,weight\na,b,nan\n", "weights, got 'nan' in line 2"),

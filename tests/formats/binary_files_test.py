@@ -1,6 +1,7 @@
 """Files of NumPy, word2vec and Parquet."""
 
 import io
+import re
 import sys
 import zipfile
 
@@ -296,3 +297,31 @@ def test_parquet_without_pyarrow(parquet, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
   with pytest.raises(ImportError, match="pip install pyarrow"):
     formats.read(path)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "view", "plain"])
+def test_parquet_with_words_of_any_kind(kind, tmp_path):
+  pyarrow = pytest.importorskip("pyarrow")
+  parquet = pytest.importorskip("pyarrow.parquet")
+  words = pyarrow.array(WORDS)
+  if kind == "dictionary":
+    words = words.dictionary_encode()
+  if kind == "view":
+    words = words.cast(pyarrow.string_view())
+  path = tmp_path / "v.parquet"
+  columns = {"word": words, "vector": VECTORS.tolist()}
+  parquet.write_table(pyarrow.table(columns), path)
+  assert formats.read(path).vocabulary == WORDS
+
+
+@pytest.mark.parametrize(
+  ("words", "text"),
+  [
+    (np.array(WORDS, object), "'w' of type object"),
+    (np.array(["a", "b", "c"]), r"'w' of type str32 and shape \[3\]"),
+  ],
+)
+def test_npz_with_words_that_cannot_be_read(words, text, tmp_path):
+  path = tmp_path / "v.npz"
+  np.savez(path, v=VECTORS, w=words)
+  assert re.search(text, refused(path))

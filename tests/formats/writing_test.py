@@ -150,3 +150,12 @@ def test_suffixes(tmp_path):
     formats.write(tmp_path / "v.csv", VECTORS)
   formats.write(tmp_path / "v.csv", VECTORS, suffix=".npy")
   np.testing.assert_array_equal(np.load(tmp_path / "v.csv"), VECTORS)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused(tmp_path):
+  path = tmp_path / "v.vec"
+  with pytest.raises(ValueError, match="Row 1 "):
+    formats.write(path, np.array([[1.0, 2], [1e300, 2]]))
+  assert not path.exists()
+  with pytest.raises(OSError, match=r"none.v\.npy"):
+    formats.write(tmp_path / "none" / "v.npy", VECTORS)

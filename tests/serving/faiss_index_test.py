@@ -142,3 +142,11 @@ def test_missing_faiss_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, "faiss", None)
   with pytest.raises(ImportError, match="pip install faiss-cpu"):
     serving.to_faiss(large())
+
+
+def test_codebooks_that_faiss_cannot_search_are_refused():
+  table = tables.CodeTable.from_codes(
+    integers(4, 50, 4), floats(4, 4, 2), composition="concat"
+  )
+  with pytest.raises(ValueError, match="codebooks of more than 4 entries"):
+    serving.to_faiss(table)

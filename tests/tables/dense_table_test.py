@@ -207,3 +207,9 @@ def test_from_dense_refuses_other_ranks():
     for dtype in ("float32", "int8"):
       with pytest.raises(ValueError, match="`vectors` must have 2 axes"):
         tables.DenseTable.from_dense(floats(*shape), dtype=dtype)
+
+
+def test_words_may_come_from_any_iterable():
+  table = tables.DenseTable(np.eye(3, dtype=np.float32), vocabulary=list("abc"))
+  found = table.lookup_words(word for word in "ca")
+  np.testing.assert_array_equal(found, np.eye(3)[[2, 0]])

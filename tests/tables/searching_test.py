@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_cases import CASES, V, floats
 
-from anchor_codes import tables
+from anchor_codes import serving, tables
 from anchor_codes.tables import products, searching
 
 
@@ -109,3 +109,23 @@ def test_products_of_blocks_are_products(size, width, number):
   product = products.product(rows, columns)
   assert product.shape == (size, number)
   np.testing.assert_allclose(product, rows @ columns, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("damaged", [0, 5000])
+def test_a_row_of_nan_hides_no_other(damaged):
+  vectors = floats(9000, 3)
+  vectors[0], vectors[8000] = 40, 50
+  vectors[damaged] = np.nan
+  table = tables.DenseTable(vectors)
+  for found in (table, serving.to_jax(table)):
+    scores, ids = found.top_k(np.ones(3, np.float32), 2)
+    assert np.isfinite(scores).all()
+    assert ids[0] == 8000
+    assert damaged not in ids
+
+
+def test_rows_of_nan_come_last():
+  table = tables.DenseTable(np.float32([[np.nan], [1], [2]]))
+  scores, ids = table.top_k([1.0], 3)
+  np.testing.assert_array_equal(ids, [2, 1, 0])
+  np.testing.assert_array_equal(scores, [2, 1, -np.inf])
