@@ -26,7 +26,7 @@ def relative_error(
   Args:
     table: What stands for the matrix.
     matrix: Floats [num_embeddings, features].
-    weights: Of the rows; None for all alike.
+    weights: Of the rows; None or zeros for all alike.
 
   Returns:
     0 for equal tables, 1 for the mean in all rows.
@@ -35,15 +35,23 @@ def relative_error(
   >>> relative_error(tables.DenseTable(matrix + 1), matrix)
   1.0
   """
-  weights = np.ones(len(matrix)) if weights is None else weights
-  mean = sum(weights[b] @ _float(matrix[b]) for b in blocks(len(matrix)))
-  mean = mean / weights.sum()
+  weights = masses(weights, len(matrix))
+  mean, largest = np.zeros(matrix.shape[1]), 0.0
+  for block in blocks(len(matrix)):
+    rows = _double(matrix[block])
+    mean += weights[block] @ rows
+    largest = max(largest, float(np.abs(rows).max()))
+  mean /= weights.sum()
+  # By a power of two, which is exact: no square is lost, however small.
+  exponent = -int(np.frexp(largest)[1])
   error = variance = 0.0
   for block in blocks(len(matrix)):
-    rows = _float(matrix[block])
+    rows = _double(matrix[block])
     found = table.lookup(np.arange(block.start, block.stop))
-    error += weights[block] @ np.square(rows - found).sum(axis=1)
-    variance += weights[block] @ np.square(rows - mean).sum(axis=1)
+    rests = np.ldexp(rows - found, exponent)
+    error += weights[block] @ np.square(rests).sum(axis=1)
+    rests = np.ldexp(rows - mean, exponent)
+    variance += weights[block] @ np.square(rests).sum(axis=1)
   return float(error / variance) if variance > 0 else float(error > 0)
 
 
@@ -57,10 +65,10 @@ def mean_cosine(
   >>> mean_cosine(table, matrix)
   0.0
   """
-  weights = np.ones(len(matrix)) if weights is None else weights
+  weights = masses(weights, len(matrix))
   total = 0.0
   for block in blocks(len(matrix)):
-    rows = unit(_float(matrix[block]))
+    rows = unit(matrix[block])
     found = unit(table.lookup(np.arange(block.start, block.stop)))
     total += weights[block] @ np.einsum("nd,nd->n", rows, found)
   return float(total / weights.sum())
@@ -77,12 +85,12 @@ def shared_neighbors(
 
   The mean share of the 10 rows of the largest cosine with a row, itself left
   out, that are the same in the matrix and in the table. Of large matrices
-  1,000 rows are asked for, among 50,000.
+  1,000 rows are asked for, among 50,000; rows without weight are not asked for.
 
   Args:
     table: What stands for the matrix.
     matrix: Floats [num_embeddings, features].
-    weights: Of the rows that are asked for; None for all alike.
+    weights: Of the rows that are asked for; None or zeros for all alike.
     rows: The rows that are asked for, evenly spread ones by default.
 
   Returns:
@@ -92,16 +100,18 @@ def shared_neighbors(
   >>> shared_neighbors(tables.DenseTable(matrix), matrix)
   1.0
   """
+  weights = None if weights is None else masses(weights, len(matrix))
   candidates = spread(len(matrix), _NUM_CANDIDATES)
   if rows is None:
-    rows = candidates[spread(len(candidates), _NUM_QUERIES)]
+    asked = candidates if weights is None else np.flatnonzero(weights)
+    rows = asked[spread(len(asked), _NUM_QUERIES)]
   candidates = np.union1d(candidates, rows)
-  exact = _neighbors(unit(_float(matrix[candidates])), candidates, rows)
-  found = _neighbors(unit(table.lookup(candidates)), candidates, rows)
+  exact = _neighbors(_units(matrix[candidates]), candidates, rows)
+  found = _neighbors(_units(table.lookup(candidates)), candidates, rows)
   if not exact.shape[1]:
     return 1.0  # Of a single row; it has no neighbours to lose.
   shares = (exact[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
-  mass = None if weights is None else weights[rows]
+  mass = masses(None if weights is None else weights[rows], len(rows))
   return float(np.average(shares, weights=mass))
 
 
@@ -113,8 +123,24 @@ METRICS: Mapping[str, Callable[..., float]] = {
 """How a table is judged, by name; of 'error' less is better."""
 
 
+def measure(
+  table: tables.Table, matrix: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, float]:
+  """Returns all of :data:`METRICS` by name."""
+  return {n: metric(table, matrix, weights) for n, metric in METRICS.items()}
+
+
+def masses(weights: np.ndarray | None, size: int) -> np.ndarray:
+  """Returns weights of `size` rows; ones if there are none, or none counts."""
+  if weights is None or not np.any(weights):
+    return np.ones(size)
+  return np.asarray(weights, np.float64)
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
-  """Returns vectors of length 1; zeros stay."""
+  """Returns vectors of length 1 in float64; zeros stay."""
+  # In float32 the squares of small numbers are 0.
+  vectors = _double(vectors)
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(lengths > 0, lengths, 1)
 
@@ -145,5 +171,13 @@ def _neighbors(
   return found
 
 
-def _float(rows: np.ndarray) -> np.ndarray:
-  return np.asarray(rows).astype(np.float32, copy=False)
+def _units(vectors: np.ndarray) -> np.ndarray:
+  """Returns vectors of length 1 in float32, of many rows block by block."""
+  units = np.empty(vectors.shape, np.float32)
+  for block in blocks(len(vectors)):
+    units[block] = unit(vectors[block])
+  return units
+
+
+def _double(rows: np.ndarray) -> np.ndarray:
+  return np.asarray(rows).astype(np.float64)

@@ -70,3 +70,42 @@ def test_few_rows(size):
   table = tables.DenseTable(matrix)
   for metric in compression.METRICS.values():
     assert np.isfinite(metric(table, matrix))
+
+
+@pytest.mark.parametrize("power", [-83, -140, 66, 120])
+def test_measures_do_not_depend_on_the_scale(power):
+  matrix, other = pair()
+  for metric in compression.METRICS.values():
+    expected = metric(tables.DenseTable(other), matrix)
+    scaled = tables.DenseTable(np.ldexp(other, power))
+    found = metric(scaled, np.ldexp(matrix, power))
+    assert found == pytest.approx(expected, rel=1e-2)  # -140: few bits stay.
+
+
+@pytest.mark.parametrize("factor", [1e-25, 1e-200])
+def test_what_is_lost_is_an_error_at_any_scale(factor):
+  matrix = pair()[0].astype(np.float64)
+  matrix -= matrix.mean(axis=0)
+  table = tables.DenseTable(np.zeros((V, F), np.float32))
+  error = compression.relative_error(table, factor * matrix)
+  assert error == pytest.approx(1)
+
+
+def test_few_rows_of_any_weight(monkeypatch):
+  monkeypatch.setattr(quality, "_NUM_QUERIES", 7)
+  monkeypatch.setattr(quality, "_NUM_CANDIDATES", 30)
+  matrix, other = pair()
+  table = tables.DenseTable(other)
+  weights = np.zeros(V)
+  weights[31] = 2  # Not among the rows that are spread evenly.
+  found = compression.shared_neighbors(table, matrix, weights)
+  assert found == compression.shared_neighbors(
+    table, matrix, rows=np.array([31])
+  )
+
+
+@pytest.mark.parametrize("metric", compression.METRICS.values())
+def test_without_any_weight_all_rows_count_alike(metric):
+  matrix, other = pair()
+  table = tables.DenseTable(other)
+  assert metric(table, matrix, np.zeros(V)) == metric(table, matrix)
