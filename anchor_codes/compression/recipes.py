@@ -16,6 +16,7 @@ from anchor_codes.compression.points import Points
 
 _SCALE_BITS = 16  # Of the rows of scalars and anchors.
 _BITS = {"float16": 16, "int8": 8, "int4": 4, "int2": 2}
+_NAMES = {bits: name for name, bits in _BITS.items()}
 
 
 class Recipe(Protocol):
@@ -66,8 +67,9 @@ class LowRank:
 
   def nbytes(self, num_embeddings: int, features: int) -> int:
     """Returns the bytes of both factors and the mean."""
-    inner = Scalars(self.dtype).nbytes(num_embeddings, self.rank)
-    return inner + _projection_bytes(self.rank, features)
+    rank = min(self.rank, features)  # There are no more components.
+    inner = Scalars(self.dtype).nbytes(num_embeddings, rank)
+    return inner + _projection_bytes(rank, features)
 
   def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
     """Rounds the points in the components of the largest variance."""
@@ -90,7 +92,18 @@ class ProductCodes:
     return f"pq:{self.code_length}x{self.codebook_size}"
 
   def nbytes(self, num_embeddings: int, features: int) -> int:
-    """Returns the bytes of codes and codebooks."""
+    """Returns the bytes of codes and codebooks.
+
+    Raises:
+      ValueError: If the parts are not as wide as each other.
+    """
+    if features % self.code_length:
+      below = range(self.code_length, 0, -1)
+      length = next(n for n in below if features % n == 0)
+      raise ValueError(
+        f"`recipe` '{self}' must have a length that divides the {features} "
+        f"features of `matrix`, such as {length}, got {self.code_length}."
+      )
     shared = self.codebook_size * features + 4 * self.code_length
     return _code_bytes(self, num_embeddings, shared)
 
@@ -138,16 +151,24 @@ class AdditiveCodes:
 
   def nbytes(self, num_embeddings: int, features: int) -> int:
     """Returns the bytes of codes, codebooks, projection and mean."""
-    shared = self.code_length * (self.codebook_size * self.rank + 4)
+    rank = min(self.rank, features)  # There are no more components.
+    shared = self.code_length * (self.codebook_size * rank + 4)
     if self.rank < features:
-      shared += _projection_bytes(self.rank, features)
+      shared += _projection_bytes(rank, features)
     else:
       shared += 2 * features
     return _code_bytes(self, num_embeddings, shared)
 
   def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
     """Fits the codebooks stage by stage, then all of them in turns."""
-    return additive_codes.fit_additive(rng, points, **vars(self))
+    rank = min(self.rank, points.features)
+    return additive_codes.fit_additive(
+      rng,
+      points,
+      code_length=self.code_length,
+      codebook_size=self.codebook_size,
+      rank=rank,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +265,7 @@ def parse(text: str) -> Recipe:
       of these with '+' between.
 
   Raises:
-    ValueError: If the text is none of these.
+    ValueError: If the text is none of these, or a size is out of range.
 
   >>> parse("norm+opq:8x256x4").nbytes(1000, 32)
   18448
@@ -266,10 +287,23 @@ def parse(text: str) -> Recipe:
       f"'opq', one of {sorted(_BITS)}, or a name with sizes, such as "
       f"'opq:20x256x5', of one of {sorted(_KINDS)}."
     )
+  _check_sizes(first, kind, sizes)
   if kind is LowRank:
-    names = {bits: name for name, bits in _BITS.items()}
-    return LowRank(sizes[0], names.get(sizes[1], "int8"))
+    return LowRank(sizes[0], _NAMES[sizes[1]])
   return kind(*sizes)
+
+
+def _check_sizes(text: str, kind: Any, sizes: list[int]) -> None:
+  """Raises `ValueError` for sizes of which no table can be made."""
+  wrong = None
+  if min(sizes) < 1:
+    wrong = f"its sizes must be at least 1, got {min(sizes)}"
+  elif kind is LowRank and sizes[1] not in _NAMES:
+    wrong = f"its bits must be one of {sorted(_NAMES)}, got {sizes[1]}"
+  elif not issubclass(kind, LowRank | Anchors) and not 2 <= sizes[1] <= 65_536:
+    wrong = f"its codebooks must have 2 to 65536 entries, got {sizes[1]}"
+  if wrong:
+    raise ValueError(f"{text!r} is not a recipe: {wrong}.")
 
 
 _KINDS: dict[str, Any] = {

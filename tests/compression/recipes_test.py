@@ -142,6 +142,38 @@ def test_names_that_are_none(name):
     recipes.parse(name)
 
 
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("low_rank:0x8", "its sizes must be at least 1, got 0"),
+    ("norm+anchors:4x0", "'anchors:4x0' is not a recipe: its sizes must be"),
+    ("low_rank:5x7", r"its bits must be one of \[2, 4, 8, 16\], got 7"),
+    ("pq:4x1", "its codebooks must have 2 to 65536 entries, got 1"),
+    ("rq:4x65537x2", "its codebooks must have 2 to 65536 entries, got 65537"),
+  ],
+)
+def test_sizes_of_which_no_table_can_be_made(name, message):
+  with pytest.raises(ValueError, match=message):
+    recipes.parse(name)
+
+
+@pytest.mark.parametrize("name", ["low_rank:99x8", "rq:3x16x99"])
+def test_there_are_no_more_components_than_features(name):
+  recipe, table = recipes.parse(name), fit(name, matrix())
+  assert recipe.nbytes(V, F) == table.nbytes
+  full = name.replace("99", str(F))
+  assert table.nbytes == recipes.parse(full).nbytes(V, F)
+  np.testing.assert_array_equal(
+    table.to_dense(), fit(full, matrix()).to_dense()
+  )
+
+
+def test_parts_are_as_wide_as_each_other():
+  message = "'pq:5x16' must have a length that divides the 12 .* such as 4"
+  with pytest.raises(ValueError, match=message):
+    recipes.parse("norm+pq:5x16").nbytes(V, F)
+
+
 @pytest.mark.parametrize("family", proposals.FAMILIES)
 @pytest.mark.parametrize("budget", [900, 2_500, 6_000])
 def test_proposals_fit_the_budget_and_use_it(family, budget):
