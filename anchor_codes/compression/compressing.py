@@ -7,17 +7,19 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import threadpoolctl
 
 from anchor_codes import accounting, tables
-from anchor_codes.compression import proposals, quality, recipes
+from anchor_codes.compression import proposals, quality
 from anchor_codes.compression.points import Points, blocks
 from anchor_codes.compression.recipes import Recipe
 from anchor_codes.compression.reports import Compressed, Report, Trial
+from anchor_codes.compression.scaling import Magnitude
+from anchor_codes.tables import vocabulary as vocabularies
 from anchor_codes.typing import check_at_least, check_choice
 
 TRIAL_ROWS = 16_384
@@ -49,7 +51,8 @@ def compress(
   16,384 rows, and measures them on other rows; of a smaller matrix all rows are
   fitted, and they are those to measure on. The best recipe is fitted again to
   at most 65,536 rows. All rows of the matrix are encoded, block by block: a
-  memory map stays on disk.
+  memory map stays on disk. Very small and very large values are fitted at
+  another power of two, and a few more parts of the table are float32 then.
 
   Args:
     matrix: Finite floats [num_embeddings, features]; also `np.load(path,
@@ -58,7 +61,9 @@ def compress(
     metric: What the recipe is chosen by: 'error' (squared error as a share of
       the variance), 'cosine', 'neighbors' (shared nearest neighbours), or a
       function of a table and the float32 matrix of its rows that returns more
-      for better tables.
+      for better tables. The function always gets a table of all rows by their
+      ids, with the hot rows and the vocabulary, and the whole matrix to read:
+      each trial encodes all rows for it. Several trials may call it at once.
     recipe: 'auto', a family ('scalars', 'low_rank', 'pq', 'opq', 'rq',
       'anchors', 'nonnegative_anchors', 'norm+pq', 'norm+opq', 'anchors+opq')
       of which the best sizes are taken, or a recipe with sizes as in the
@@ -86,16 +91,23 @@ def compress(
   """
   begin = time.perf_counter()
   job = _Job.of(matrix, budget, metric, weights, seed)
+  if vocabulary is not None:
+    vocabulary = vocabularies.check(vocabulary, len(job.matrix))
   cold, tiers = job.split(num_hot)
-  candidates = cold.candidates(recipe)
+  finish = lambda t: dataclasses.replace(tiers(t), vocabulary=vocabulary)
+  cold = dataclasses.replace(cold, task=lambda t: job.task(finish(t)))
+  candidates = proposals.candidates(
+    recipe,
+    cold.sample,
+    num_embeddings=len(cold.matrix),
+    budget=cold.budget,
+    magnitude=cold.magnitude,
+  )
   trials = cold.trials(candidates, progress or _silent)
   best = max(range(len(trials)), key=lambda i: job.score(trials[i].quality))
-  table = tiers(cold.final(candidates[best], best))
-  measured = job.measure(table, job.matrix, job.weights)
-  names = None if vocabulary is None else tuple(vocabulary)
-  table = dataclasses.replace(
-    table, vocabulary=names, quality=json.dumps(measured)
-  )
+  table = finish(cold.final(candidates[best], best))
+  measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
+  table = dataclasses.replace(table, quality=json.dumps(measured))
   marked = (
     dataclasses.replace(
       trial, chosen=i == best, nbytes=trial.nbytes + budget - cold.budget
@@ -115,13 +127,17 @@ def compress(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Job:
-  """What all trials of a compression share."""
+  """What all trials of a compression share.
+
+  `task` is what a function of the caller says of a table, if there is one.
+  """
 
   matrix: np.ndarray
   weights: np.ndarray | None
   budget: int
   metric: str | quality.Metric
   seed: int
+  task: Callable[[tables.Table], dict[str, float]]
 
   @classmethod
   def of(
@@ -144,7 +160,8 @@ class _Job:
           "`matrix` must be finite in float32, got nan or infinite values in "
           f"rows {block.start} to {block.stop - 1}."
         )
-    return cls(matrix, _as_weights(weights, len(matrix)), budget, metric, seed)
+    weights, task = _as_weights(weights, len(matrix)), _task(metric, matrix)
+    return cls(matrix, weights, budget, metric, seed, task)
 
   @property
   def metric_name(self) -> str:
@@ -166,6 +183,11 @@ class _Job:
     if not num_hot:
       return self, lambda table: table
     size = len(self.matrix)
+    if num_hot >= size:
+      raise ValueError(
+        f"`num_hot` must be less than {size} rows, which are all, got "
+        f"{num_hot}: some have to be left to compress."
+      )
     ids = np.arange(num_hot)
     if self.weights is not None:
       ids = np.sort(np.argsort(-self.weights, kind="stable")[:num_hot])
@@ -173,10 +195,10 @@ class _Job:
     hot_ids = None if is_first else ids.astype(accounting.index_dtype(size))
     hot = tables.DenseTable(self.matrix[ids].astype(np.float32))
     used = hot.nbytes + (0 if hot_ids is None else hot_ids.nbytes)
-    if num_hot >= size or used >= self.budget:
+    if used >= self.budget:
       raise ValueError(
-        f"`num_hot` must be less than {size} rows that fit {self.budget} "
-        f"bytes, got {num_hot}, which take {used}."
+        f"`num_hot` must be rows that fit `budget`, {self.budget} bytes, got "
+        f"{num_hot}, which take {used}."
       )
     rest: Any = slice(num_hot, None)  # A view of a memory map.
     if hot_ids is not None:
@@ -184,7 +206,7 @@ class _Job:
     cold = dataclasses.replace(
       self,
       matrix=self.matrix[rest],
-      weights=None if self.weights is None else self.weights[rest],
+      weights=self.weights_of(rest),
       budget=self.budget - used,
     )
     return cold, lambda table: tables.TieredTable(hot, table, hot_ids=hot_ids)
@@ -196,11 +218,37 @@ class _Job:
 
   def points(self, most: int) -> Points:
     """Returns the points of at most so many rows, of all in their order."""
-    if len(self.matrix) <= most:
-      return Points.of(self.matrix, self.weights)
-    rows = np.sort(self.rows[:most])
-    weights = None if self.weights is None else self.weights[rows]
-    return Points.of(self.matrix[rows], weights)
+    rows: Any = slice(None)
+    if len(self.matrix) > most:
+      rows = np.sort(self.rows[:most])
+    return Points.of(self.read(rows), self.weights_of(rows))
+
+  def read(self, rows: Any) -> np.ndarray:
+    """Returns some rows as they are fitted and encoded, float32."""
+    return self.magnitude.reduce(self.matrix[rows])
+
+  def weights_of(self, rows: Any) -> np.ndarray | None:
+    """Returns the weights of some rows, if there are weights."""
+    return None if self.weights is None else self.weights[rows]
+
+  @functools.cached_property
+  def magnitude(self) -> Magnitude:
+    """How large the values are."""
+    parts = (self.matrix[block] for block in blocks(len(self.matrix)))
+    return Magnitude(max(float(np.abs(part).max()) for part in parts))
+
+  @functools.cached_property
+  def held_out(self) -> Any:
+    """The rows that trials are measured on: others than those they fit.
+
+    Of large matrices with weights first those that have some.
+    """
+    if len(self.matrix) <= TRIAL_ROWS:
+      return slice(None)
+    rows = self.rows[TRIAL_ROWS:]
+    if self.weights is not None:
+      rows = rows[np.argsort(self.weights[rows] <= 0, kind="stable")]
+    return np.sort(rows[:_HELD_OUT])
 
   @functools.cached_property
   def sample(self) -> Points:
@@ -211,36 +259,6 @@ class _Job:
   def fitted(self) -> dict[int, tables.Table]:
     """Tables of the trials by their numbers, if those fitted all rows."""
     return {}
-
-  def candidates(self, recipe: str) -> list[Recipe]:
-    """Lists what to try.
-
-    Raises:
-      ValueError: If the recipe is unknown, or nothing fits the budget.
-    """
-    families = [recipe] if recipe in proposals.FAMILIES else []
-    if recipe == "auto":
-      families = list(proposals.AUTO)
-    sizes = self.matrix.shape
-    found = [
-      candidate
-      for family in families
-      for candidate in proposals.propose(
-        family, self.sample, num_embeddings=sizes[0], budget=self.budget
-      )
-    ]
-    if not families:
-      found = [
-        r for r in [recipes.parse(recipe)] if r.nbytes(*sizes) <= self.budget
-      ]
-    if not found:
-      least = recipes.parse("int2" if families else recipe)
-      raise ValueError(
-        f"`budget` must be larger: no recipe of {recipe!r} makes a table of "
-        f"{sizes[0]} x {sizes[1]} in {self.budget} bytes; '{least}' takes "
-        f"{least.nbytes(*sizes)}."
-      )
-    return found
 
   def trials(
     self, candidates: Sequence[Recipe], progress: Progress
@@ -262,46 +280,44 @@ class _Job:
     """Fits one candidate and measures it."""
     begin = time.perf_counter()
     table = recipe.fit(self.rng(number), self.sample)
-    rows, weights = self.sample.vectors, self.sample.weights
-    if len(self.matrix) > TRIAL_ROWS:
-      held_out = np.sort(self.rows[TRIAL_ROWS : TRIAL_ROWS + _HELD_OUT])
-      rows = self.matrix[held_out].astype(np.float32)
-      weights = None if self.weights is None else self.weights[held_out]
-      table = table._encode(rows)
-    else:
+    rows, encoded = self.held_out, table
+    if len(self.matrix) <= TRIAL_ROWS:
       self.fitted[number] = table
-    measured = self.measure(table, rows, weights)
+    else:
+      encoded = table._encode(self.read(rows))
+    restored = self.magnitude.restore(encoded)
+    matrix, weights = self.matrix[rows], self.weights_of(rows)
+    measured = quality.measure(restored, matrix, weights)
+    if callable(self.metric):
+      whole = table if number in self.fitted else self.encode(table, map)
+      measured |= self.task(self.magnitude.restore(whole))
     seconds = time.perf_counter() - begin
-    nbytes = recipe.nbytes(*self.matrix.shape)
-    return Trial(str(recipe), nbytes, measured, seconds)
+    return Trial(str(recipe), self.nbytes(recipe), measured, seconds)
 
   def final(self, recipe: Recipe, number: int) -> tables.Table:
     """Returns the table of all rows."""
-    if number in self.fitted:
-      return self.fitted[number]
-    table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
-    if len(self.matrix) <= FIT_ROWS:
-      return table
-    encode = lambda block: table._encode(self.matrix[block].astype(np.float32))
-    with _workers(len(self.matrix)) as pool:
-      parts = list(pool.map(encode, blocks(len(self.matrix))))
-    return tables.concatenate(parts)
+    table = self.fitted.get(number)
+    if table is None:
+      table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
+      if len(self.matrix) > FIT_ROWS:
+        with _workers(len(self.matrix)) as pool:
+          table = self.encode(table, pool.map)
+    return self.magnitude.restore(table)
+
+  def encode(
+    self, table: tables.Table, apply: Callable[..., Iterable[tables.Table]]
+  ) -> tables.Table:
+    """Returns the rows of the whole matrix in a table that was fitted."""
+    encode = lambda block: table._encode(self.read(block))
+    return tables.concatenate(list(apply(encode, blocks(len(self.matrix)))))
+
+  def nbytes(self, recipe: Recipe) -> int:
+    """Returns the bytes of the table of a recipe."""
+    return self.magnitude.nbytes(recipe, *self.matrix.shape)
 
   def rng(self, number: int) -> np.random.Generator:
     """Returns the random numbers of a candidate."""
     return np.random.default_rng([self.seed, number])
-
-  def measure(
-    self, table: tables.Table, rows: np.ndarray, weights: np.ndarray | None
-  ) -> dict[str, float]:
-    """Returns all metrics of a table of some rows."""
-    found = {
-      name: metric(table, rows, weights)
-      for name, metric in quality.METRICS.items()
-    }
-    if callable(self.metric):
-      found["metric"] = float(self.metric(table, rows.astype(np.float32)))
-    return found
 
   def score(self, measured: dict[str, float]) -> float:
     """Returns what is larger for better tables."""
@@ -321,6 +337,16 @@ def _as_weights(weights: Any, size: int) -> np.ndarray | None:
       f"0, got shape {weights.shape}."
     )
   return weights
+
+
+def _task(
+  metric: str | quality.Metric, matrix: np.ndarray
+) -> Callable[[tables.Table], dict[str, float]]:
+  if isinstance(metric, str):
+    return lambda table: {}
+  rows = matrix.astype(np.float32, copy=False).view()
+  rows.flags.writeable = False  # It may be the array of the caller.
+  return lambda table: {"metric": float(metric(table, rows))}
 
 
 @contextlib.contextmanager

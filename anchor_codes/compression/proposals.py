@@ -1,14 +1,17 @@
 """Which sizes of a recipe are worth a try under a byte budget."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 
+from anchor_codes import accounting
 from anchor_codes.compression import recipes
 from anchor_codes.compression.points import Points
 from anchor_codes.compression.recipes import Recipe
+from anchor_codes.compression.scaling import Magnitude
 
 CODEBOOK_SIZES = (16, 64, 256)
 # Of each of these two widths are tried: those which the spectrum speaks for, of
@@ -19,6 +22,48 @@ _LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
 
 
 _RecipeT = TypeVar("_RecipeT", bound=Recipe)
+
+
+def candidates(
+  recipe: str,
+  points: Points,
+  *,
+  num_embeddings: int,
+  budget: int,
+  magnitude: Magnitude | None = None,
+) -> list[Recipe]:
+  """Lists what to try of what was asked for.
+
+  Args:
+    recipe: 'auto', one of :data:`FAMILIES`, or a recipe with sizes.
+    points: Rows of the matrix, whose spectrum tells which sizes are good.
+    num_embeddings: Rows of the whole matrix.
+    budget: Bytes of the table.
+    magnitude: How large its values are, if that matters.
+
+  Raises:
+    ValueError: If the recipe is unknown or does not suit the matrix, or nothing
+      fits the budget.
+  """
+  room = _Room(
+    num_embeddings, points.features, budget, magnitude or Magnitude(1)
+  )
+  if recipe == "auto":
+    found = [r for family in AUTO for r in _fitting(family, room, points)]
+  elif recipe in FAMILIES:
+    found = _fitting(recipe, room, points)
+    # Sizes that leave most of a large budget over are not proposed.
+    budget = min(budget, accounting.dense_bytes(num_embeddings, room.features))
+    while not found and budget:
+      found = _fitting(recipe, room.of(budget), points)
+      budget //= 2
+  else:
+    parsed = recipes.parse(recipe)
+    room.magnitude.check(parsed)
+    found = [r for r in [parsed] if room.holds(r)]
+  if not found:
+    raise ValueError(_why_nothing(recipe, room, points))
+  return found
 
 
 def propose(
@@ -35,26 +80,56 @@ def propose(
   Returns:
     Recipes of at most `budget` bytes; empty if none is.
   """
-  room = _Room(num_embeddings, points.features, budget)
+  room = _Room(num_embeddings, points.features, budget, Magnitude(1))
+  return _fitting(family, room, points)
+
+
+def _fitting(family: str, room: "_Room", points: Points) -> list[Recipe]:
   return [r for r in FAMILIES[family](room, points) if room.holds(r)]
 
 
+def _why_nothing(recipe: str, room: "_Room", points: Points) -> str:
+  """Returns the message for a recipe of which nothing can be made."""
+  sizes = f"{room.num_embeddings} x {room.features}"
+  is_family = recipe in FAMILIES
+  if is_family and not any(
+    _fitting(recipe, room.of(2**k), points) for k in range(60)
+  ):
+    return (
+      f"`recipe` must suit the matrix, got {recipe!r}, which proposes no sizes "
+      f"for {sizes}: there are too few rows to learn from. Name the sizes, "
+      "such as 'pq:2x4' or 'anchors:5x2', or take 'scalars'."
+    )
+  least = recipes.parse("int2" if is_family or recipe == "auto" else recipe)
+  return (
+    f"`budget` must be larger: no recipe of {recipe!r} makes a table of "
+    f"{sizes} in {room.budget} bytes; '{least}' takes {room.nbytes(least)}."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class _Room:
   """What there is room for."""
 
-  def __init__(self, num_embeddings: int, features: int, budget: int) -> None:
-    self.num_embeddings = num_embeddings
-    self.features = features
-    self.budget = budget
+  num_embeddings: int
+  features: int
+  budget: int
+  magnitude: Magnitude
 
-  def less(self, used: int) -> "_Room":
-    return _Room(self.num_embeddings, self.features, self.budget - used)
+  def of(self, budget: int) -> "_Room":
+    return dataclasses.replace(self, budget=budget)
+
+  def for_units(self) -> "_Room":
+    """Returns what norms in uint8 leave over, for vectors of length 1."""
+    budget = self.budget - self.num_embeddings - 8
+    return dataclasses.replace(self, budget=budget, magnitude=Magnitude(1))
 
   def nbytes(self, recipe: Recipe) -> int:
-    return recipe.nbytes(self.num_embeddings, self.features)
+    return self.magnitude.nbytes(recipe, self.num_embeddings, self.features)
 
   def holds(self, recipe: Recipe) -> bool:
-    return self.nbytes(recipe) <= self.budget
+    fits = self.nbytes(recipe) <= self.budget
+    return fits and self.magnitude.holds(recipe)
 
   def largest(
     self, make: Callable[[int], _RecipeT], most: int
@@ -134,27 +209,36 @@ def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
 def _anchors(
   room: _Room, points: Points, *, kind: type[recipes.Anchors] = recipes.Anchors
 ) -> Iterator[Recipe]:
-  for number in (256, 1024):
-    if number <= room.num_embeddings // 4:
+  num_found = 0
+  for number in (1024, 256, 128, 64, 32, 16, 8, 4, 2, 1):
+    if num_found == 2 or (num_found and number == 128):
+      return  # Fewer anchors are for tables that hold no others.
+    if number <= max(1, room.num_embeddings // 4):
       make = lambda count, number=number: kind(number, count)
-      yield from room.largest(make, min(points.features, 32))
+      most = min(points.features, 32, number)
+      for recipe in room.largest(make, most):
+        num_found += 1
+        yield recipe
 
 
 def _normed(room: _Room, points: Points) -> list[Recipe]:
-  inner = room.less(room.num_embeddings + 8)
-  return [recipes.Normed(recipe) for recipe in _rotated(inner, points)[:1]]
+  found = _rotated(room.for_units(), points)[:1]
+  return [recipes.Normed(recipe) for recipe in found]
 
 
 def _normed_product(room: _Room, points: Points) -> list[Recipe]:
-  inner = room.less(room.num_embeddings + 8)
-  return [recipes.Normed(recipe) for recipe in _product(inner, points)[-1:]]
+  found = _product(room.for_units(), points)[-1:]
+  return [recipes.Normed(recipe) for recipe in found]
 
 
 def _anchors_and_codes(room: _Room, points: Points) -> Iterator[Recipe]:
-  first = recipes.Anchors(256, 1)
-  if room.num_embeddings >= 4 * 256 and room.holds(first):
-    for second in _rotated(room.less(room.nbytes(first)), points)[:1]:
-      yield recipes.Summed(first, second)
+  for number in (256, 64, 16, 4):
+    first = recipes.Anchors(number, 1)
+    if number <= room.num_embeddings // 4 and room.holds(first):
+      rest = room.of(room.budget - room.nbytes(first))
+      for second in _rotated(rest, points)[:1]:
+        yield recipes.Summed(first, second)
+        return
 
 
 FAMILIES: dict[str, Callable[..., Iterable[Recipe]]] = {

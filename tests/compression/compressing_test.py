@@ -77,6 +77,104 @@ def test_a_metric_of_ones_own_chooses():
   assert report.quality["metric"] == -report.chosen.nbytes
 
 
+@pytest.mark.parametrize("trial_rows", [100, 16_384])
+@pytest.mark.parametrize("num_hot", [0, 10])
+@pytest.mark.parametrize("scale", [1, 1e-25])
+def test_a_metric_of_ones_own_sees_all_rows_by_their_ids(
+  trial_rows, num_hot, scale, monkeypatch
+):
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", trial_rows)
+  monkeypatch.setattr(compressing, "_HELD_OUT", 50)
+  given = matrix() * np.float32(scale)
+  words, seen = [f"w{i}" for i in range(V)], []
+
+  def keeps_rows(table, rows):
+    np.testing.assert_array_equal(rows, given)
+    assert (table.num_embeddings, table.features) == (V, F)
+    assert tuple(table.vocabulary) == tuple(words)
+    ids = [3, 250]
+    np.testing.assert_array_equal(table.lookup_words(["w3"]), table.lookup([3]))
+    np.testing.assert_allclose(table.lookup(ids), given[ids], atol=0.5 * scale)
+    seen.append(table.nbytes)
+    return -np.abs(table.lookup(ids) - given[ids]).max()
+
+  found = compression.compress(
+    given,
+    budget=4_000,
+    metric=keeps_rows,
+    recipe="opq",
+    num_hot=num_hot,
+    weights=(np.arange(V) % 7 == 3) + 1.0,  # Ids that are not the first.
+    vocabulary=words,
+  )
+  trials = found.report.trials
+  assert len(seen) == len(trials) + 1
+  assert sorted(seen[:-1]) == sorted(trial.nbytes for trial in trials)
+  values = [trial.quality["metric"] for trial in trials]
+  assert values == sorted(values, reverse=True)
+
+
+def test_a_metric_of_ones_own_cannot_change_the_matrix():
+  given = matrix()
+
+  def changes(table, rows):
+    rows[0] = 0
+    return 0.0
+
+  with pytest.raises(ValueError, match="read-only"):
+    compression.compress(given, budget=9_000, metric=changes, recipe="int8")
+  given[0] = 1  # It stays writeable for the caller.
+
+
+def test_weights_that_few_rows_have(monkeypatch):
+  one = np.arange(V) == 77
+  found = compression.compress(
+    matrix(), budget=3_000, recipe="pq", weights=1.0 * one, metric="neighbors"
+  )
+  assert found.report.quality["error"] >= 0
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", 300)
+  monkeypatch.setattr(compressing, "_HELD_OUT", 60)
+  few = 1.0 * (np.arange(V) % 20 == 0)
+  for num_hot in (0, 20):  # All of those with weight.
+    found = compression.compress(
+      matrix(), budget=3_000, recipe="pq", weights=few, num_hot=num_hot
+    )
+    assert found.table.nbytes <= 3_000
+    errors = [trial.quality["error"] for trial in found.report.trials]
+    assert all(0 < error < 1 for error in errors)
+  assert found.report.quality["error"] == 0
+
+
+def test_rows_with_weight_are_held_out_first(monkeypatch):
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", 300)
+  monkeypatch.setattr(compressing, "_HELD_OUT", 10)
+  weights = 1.0 * (np.arange(V) % 8 == 0)
+  job = compressing._Job.of(matrix(), 1, "error", weights, 0)
+  held_out = job.held_out
+  assert (weights[held_out] > 0).all()
+  assert not set(held_out) & set(job.rows[:300])
+
+
+@pytest.mark.parametrize("size", [40, 400, 1_100])
+@pytest.mark.parametrize("family", ["anchors", "nonnegative_anchors"])
+def test_small_tables_have_few_anchors(family, size):
+  found = compression.compress(matrix(size), budget=10**9, recipe=family)
+  for trial in found.report.trials:
+    number, count = map(int, trial.recipe.split(":")[1].split("x"))
+    assert number <= size // 4
+    assert count <= number
+  assert found.report.quality["error"] < 0.2
+  tight = size * 9
+  found = compression.compress(matrix(size), budget=tight, recipe=family)
+  assert found.table.nbytes <= tight
+
+
+@pytest.mark.parametrize("family", compression.FAMILIES)
+def test_a_budget_is_never_too_large(family):
+  found = compression.compress(matrix(), budget=10**9, recipe=family)
+  assert found.report.quality["error"] < 0.2
+
+
 def test_a_recipe_with_sizes_is_all_that_is_tried():
   words = [f"w{i}" for i in range(V)]
   told = []
@@ -154,7 +252,12 @@ def test_one_row():
     (matrix(), {"metric": "mse"}, "`metric` must be one of 'error'"),
     (matrix(), {"num_hot": -1}, "`num_hot` must be at least 0"),
     (matrix(), {"num_hot": V}, "`num_hot` must be less than 400 rows"),
-    (matrix(), {"num_hot": 300}, "which take 9600"),
+    (matrix(), {"num_hot": V + 1}, "`num_hot` must be less than 400 rows.*401"),
+    (matrix(), {"num_hot": 300}, "fit `budget`, 9000 .* which take 9600"),
+    (matrix(40), {"recipe": "opq"}, "`recipe` must suit the matrix, got 'opq'"),
+    (matrix(40), {"recipe": "rq"}, "no sizes for 40 x 8: there are too few"),
+    (matrix(), {"recipe": "pq:5x16"}, "must have a length that divides the 8"),
+    (matrix(), {"recipe": "low_rank:0x8"}, "sizes must be at least 1, got 0"),
     (matrix(), {"weights": np.ones(3)}, r"`weights` must be 400 finite"),
     (matrix(), {"weights": -np.ones(V)}, "at least 0"),
     (matrix(), {"weights": np.zeros(V)}, "not all of them 0"),
