@@ -60,8 +60,13 @@ def anchor_lookup(
   """
   chex.assert_rank([transform, anchors], 2)
   chex.assert_axis_dimension(transform, 1, anchors.shape[0])
-  weights = indexing.take_rows(transform, ids).astype(anchors.dtype)
-  return jnp.matmul(weights, anchors).astype(dtype or anchors.dtype)
+  # Marked in the end: weights of `nan` would spoil the gradient of all anchors,
+  # in spite of a loss that masks their vectors.
+  weights = indexing.take_rows(transform, ids, fill_value=0.0)
+  vectors = jnp.matmul(weights.astype(anchors.dtype), anchors)
+  size = transform.shape[0]
+  vectors = indexing.nan_outside(vectors, ids, num_embeddings=size)
+  return vectors.astype(dtype or anchors.dtype)
 
 
 def sparse_anchor_lookup(
@@ -98,18 +103,21 @@ def sparse_anchor_lookup(
   """
   chex.assert_rank([*rows, anchors], 2)
   chex.assert_equal_shape(rows)
-  # An id outside has `nan` for weights, whatever its indices say; and an index
-  # may be anything where the weight is 0. So the gather below clips: filling
-  # with `nan` would make 0 * nan of such a slot.
+  # An id outside has weights of 0 and is marked in the end: `nan` would spoil
+  # the gradient of all anchors, in spite of a loss that masks its vector. An
+  # index may be anything where the weight is 0, so that the gather below clips.
   indices = indexing.take_rows(rows.indices, ids).astype(jnp.int32)
-  weights = indexing.take_rows(rows.weights, ids).astype(anchors.dtype)
+  weights = indexing.take_rows(rows.weights, ids, fill_value=0.0)
+  weights = weights.astype(anchors.dtype)
   total = jnp.zeros((*indices.shape[:-1], anchors.shape[1]), anchors.dtype)
   # One gather of all slots and a contraction took about thirty times as long on
   # a CPU.
   for slot in range(rows.indices.shape[1]):
     chosen = jnp.take(anchors, indices[..., slot], axis=0, mode="clip")
     total += weights[..., slot, None] * chosen
-  return total.astype(dtype or anchors.dtype)
+  size = rows.weights.shape[0]
+  vectors = indexing.nan_outside(total, ids, num_embeddings=size)
+  return vectors.astype(dtype or anchors.dtype)
 
 
 def anchor_attend(
