@@ -1,5 +1,7 @@
 """The law of padding: what a loss masks out spoils no gradient."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ def test_padding_spoils_no_guidance_of_linen():
   def gradient(params, ids):
     variables_ = {**variables, "params": params}
     vectors = twin.apply(variables_, ids, rngs={"guidance": keys["guidance"]})
-    loss = twin.apply(variables_, ids, method="auxiliary_loss")
+    loss: Any = twin.apply(variables_, ids, method="auxiliary_loss")
     return masked_loss(vectors) + loss
 
   assert_finite_and_some(gradient(variables["params"], IDS))

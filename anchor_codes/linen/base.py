@@ -42,8 +42,9 @@ class CompactEmbed(linen.Module):
     vectors = self._lookup(self._as_ids(inputs))
     return vectors if self.dtype is None else vectors.astype(self.dtype)
 
-  def attend(self, query: Vectors) -> Scores:
+  def attend(self, query: Any) -> Scores:
     """Scores all embeddings against queries, on the compact form."""
+    query = jnp.asarray(query)
     typing.check_query(query.shape, self.features)
     return self._attend(query)
 

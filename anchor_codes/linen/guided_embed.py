@@ -106,7 +106,7 @@ class GuidedEmbed(linen.Module):
       where=inside,
     )
 
-  def attend(self, query: base.Vectors) -> base.Scores:
+  def attend(self, query: Any) -> base.Scores:
     """Scores all embeddings; the guide takes no part."""
     return self.embed.attend(query)
 

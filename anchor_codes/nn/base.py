@@ -97,20 +97,20 @@ class CompactEmbed(nnx.Module):
     vectors = self._lookup(ids)
     return vectors if self.dtype is None else vectors.astype(self.dtype)
 
-  def attend(
-    self, query: Float[Array, "*batch features"]
-  ) -> Float[Array, "*batch num_embeddings"]:
+  def attend(self, query: Any) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings against queries, on the compact form.
 
     Args:
-      query: Vectors of the width of the embeddings.
+      query: Vectors of the width of the embeddings: an array or nested lists.
 
     Returns:
-      The inner product with each embedding.
+      The inner product with each embedding, in the type of the query; integers
+      count as floats of the type of the parameters.
 
     Raises:
       ValueError: If the queries have another width.
     """
+    query = jnp.asarray(query)
     typing.check_query(query.shape, self.features)
     return self._attend(query)
 

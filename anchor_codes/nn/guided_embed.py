@@ -151,9 +151,7 @@ class GuidedEmbed(base.CompactEmbed):
     """Returns the code of each symbol, for an embedding that has codes."""
     return self.embed.codes()
 
-  def attend(
-    self, query: Float[Array, "*batch features"]
-  ) -> Float[Array, "*batch num_embeddings"]:
+  def attend(self, query: Any) -> Float[Array, "*batch num_embeddings"]:
     """Scores all embeddings; the guide takes no part."""
     return self.embed.attend(query)
 

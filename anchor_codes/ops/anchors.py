@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
 from anchor_codes import typing
-from anchor_codes.ops import indexing
+from anchor_codes.ops import indexing, reductions
 
 
 class SparseRows(NamedTuple):
@@ -133,7 +133,8 @@ def anchor_attend(
     query: Vectors to score, with any leading axes.
 
   Returns:
-    The inner product with each embedding, in the type of the query.
+    The inner product with each embedding, in the type of the query; integers
+    count as floats of the type of the anchors.
 
   >>> transform = jnp.array([[1.0, 0.0], [0.5, 2.0]])
   >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
@@ -143,6 +144,7 @@ def anchor_attend(
   chex.assert_rank([transform, anchors], 2)
   # In this order a query costs num_anchors * (features + num_embeddings), and
   # the full table is never built.
+  query = reductions.as_floats(query, anchors)
   scores = jnp.matmul(query, anchors.T.astype(query.dtype))
   return jnp.matmul(scores, transform.T.astype(query.dtype))
 
@@ -163,7 +165,8 @@ def sparse_anchor_attend(
     query: Vectors to score, with any leading axes.
 
   Returns:
-    The inner product with each embedding, in the type of the query.
+    The inner product with each embedding, in the type of the query; integers
+    count as floats of the type of the anchors.
 
   >>> rows = SparseRows(jnp.array([[0], [1]]), jnp.array([[1.0], [2.0]]))
   >>> anchors = jnp.array([[1.0, 1.0], [0.0, 3.0]])
@@ -172,6 +175,7 @@ def sparse_anchor_attend(
   """
   chex.assert_rank([*rows, anchors], 2)
   chex.assert_equal_shape(rows)
+  query = reductions.as_floats(query, anchors)
   scores = jnp.matmul(query, anchors.T.astype(query.dtype))
   # Leading axes by hand: strict rank promotion adds none.
   lead = (1,) * (scores.ndim - 1)

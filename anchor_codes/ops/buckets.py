@@ -8,7 +8,7 @@ import chex
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from anchor_codes.ops import hashing, indexing
+from anchor_codes.ops import hashing, indexing, reductions
 from anchor_codes.typing import BUCKET_COMPOSITIONS, check_choice
 
 
@@ -78,7 +78,8 @@ def hash_attend(
     seed: Chooses the hash functions.
 
   Returns:
-    The inner product with each embedding, in the type of the query.
+    The inner product with each embedding, in the type of the query; integers
+    count as floats of the type of the buckets.
 
   Raises:
     ValueError: If the seed is out of range.
@@ -95,6 +96,7 @@ def hash_attend(
     num_hashes=num_hashes,
     seed=seed,
   )
+  query = reductions.as_floats(query, buckets)
   buckets = buckets.astype(query.dtype)
   return functools.reduce(
     operator.add,
@@ -172,7 +174,8 @@ def qr_attend(
     composition: 'product' or 'sum'.
 
   Returns:
-    The inner product with each embedding, in the type of the query.
+    The inner product with each embedding, in the type of the query; integers
+    count as floats of the type of the tables.
 
   Raises:
     ValueError: If the composition is unknown.
@@ -183,6 +186,7 @@ def qr_attend(
   [3. 5. 6.]
   """
   _check_qr(quotients, remainders, num_embeddings, composition)
+  query = reductions.as_floats(query, remainders)
   quotients = quotients.astype(query.dtype)
   remainders = remainders.astype(query.dtype)
   if composition == "product":

@@ -17,7 +17,7 @@ from anchor_codes.ops.compositions import (
   combine,
   finish,
 )
-from anchor_codes.ops.reductions import wide
+from anchor_codes.ops.reductions import as_floats, wide
 from anchor_codes.ops.scores import position_scores
 from anchor_codes.typing import check_integer_ids, code_dtype
 
@@ -225,7 +225,7 @@ def attend_codes(
 
   Returns:
     The inner products with :func:`decode_codes` of all codes, in the type of
-    the query.
+    the query; integers count as floats of the type of the codebooks.
 
   Raises:
     ValueError: As :func:`decode_codes`.
@@ -237,6 +237,7 @@ def attend_codes(
   """
   check_composition(composition, projection, network)
   _check(codes, codebooks)
+  query = as_floats(query, codebooks)
   if network:
     arrays = {"projection": projection, "bias": bias, "network": network}
     return _attend_blocks(query, codes, codebooks, composition, arrays)

@@ -3,7 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 def wide(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -20,6 +20,28 @@ def wide(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
   """
   is_narrow = jnp.finfo(values.dtype).bits < 32
   return values.astype(jnp.float32) if is_narrow else values
+
+
+def as_floats(
+  values: Shaped[Array, "*shape"], like: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+  """Casts what is no float to the type of parameters; floats keep theirs.
+
+  For queries: parameters that were cast to integers would all be zero.
+
+  Args:
+    values: Numbers of any type.
+    like: The parameters.
+
+  Returns:
+    The same values as floats.
+
+  >>> print(as_floats(jnp.array([1, 2]), jnp.ones(1)))
+  [1. 2.]
+  """
+  values = jnp.asarray(values)
+  is_float = jnp.issubdtype(values.dtype, jnp.inexact)
+  return values if is_float else values.astype(like.dtype)
 
 
 def masked_mean(
