@@ -1,5 +1,7 @@
 """The law of queries: integers and lists count as the floats that they are."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import layers
@@ -54,7 +56,7 @@ def test_linen_scores_integers_and_lists(name):
   variables = layers.variables_of(layer)
   expected = layers.attend(layer, QUERY.astype(np.float32))
   for query in (QUERY, QUERY.tolist()):
-    scores = twin.apply(variables, query, method="attend")
+    scores: Any = twin.apply(variables, query, method="attend")
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-6)
 
 

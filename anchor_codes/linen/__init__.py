@@ -4,8 +4,9 @@ Options, names of parameters and operations are the same, so the pure dicts of
 an NNX layer are variables of its twin: ``nnx.Param`` is the collection
 "params", ``nn.Code`` is "codes", ``nnx.BatchStat`` is "batch_stats" (moments,
 which move in training where that collection is mutable). The streams of
-randomness are "codes" for Gumbel noise and "sse" for the exchange of ids.
-Nothing here imports ``flax.nnx``.
+randomness are "codes" for Gumbel noise and the dropout of digits, "sse" for
+the exchange of ids, and "guidance" for where a guide is looked up. Nothing
+here imports ``flax.nnx``.
 """
 
 from anchor_codes.linen.anchor_embed import AnchorEmbed

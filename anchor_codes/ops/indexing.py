@@ -204,6 +204,9 @@ def _index(ids: Any) -> Int[Array, "*batch"]:
 
 
 def _no_wrap(ids: Int[Array, "*batch"], num_rows: int) -> Int[Array, "*batch"]:
-  """Sends negative ids past the end, for indexing would wrap them around."""
+  """Sends all ids outside the table to its end, which 32 bits can name.
+
+  Indexing would wrap negative ones around, and cut 64 bits down to 32.
+  """
   ids = _index(ids)
-  return jnp.where(ids < 0, num_rows, ids)
+  return jnp.where((ids < 0) | (ids >= num_rows), num_rows, ids)

@@ -124,11 +124,11 @@ def join_ids(batch: Any, options: RowOptions) -> Array:
     options: Which fields hold the ids.
 
   Returns:
-    The ids of the fields one after the other. Where 0 stands for padding it
-    comes first: then its position is 0, too.
+    The ids of the fields one after the other, as int32; one that this cannot
+    hold becomes the largest int32, which is the id of no row. Where 0 stands
+    for padding it comes first: then its position is 0, too.
   """
-  parts = [jnp.asarray(read_field(batch, f)) for f in options.fields]
-  parts = [part.astype(jnp.int32).ravel() for part in parts]
+  parts = [_int32_ids(read_field(batch, f)).ravel() for f in options.fields]
   first = [jnp.zeros(1, jnp.int32)] if options.padding_id == 0 else []
   return jnp.concatenate([*first, *parts])
 
@@ -148,7 +148,7 @@ def split_positions(
   """
   begin, found = int(options.padding_id == 0), {}
   for field in options.fields:
-    ids = jnp.asarray(read_field(batch, field))
+    ids = _int32_ids(read_field(batch, field))
     part = positions[begin : begin + ids.size].reshape(ids.shape)
     begin += ids.size
     if options.padding_id is not None:
@@ -161,6 +161,21 @@ def num_ids(batch: Any, options: RowOptions) -> int:
   """Returns how many ids of a table a batch looks up."""
   shapes = [np.shape(read_field(batch, field)) for field in options.fields]
   return sum(int(np.prod(shape)) for shape in shapes)
+
+
+def _int32_ids(ids: Any) -> Array:
+  """Casts ids; one that int32 cannot hold is no other one, nor padding."""
+  if not isinstance(ids, Array):
+    ids = np.asarray(ids)  # As they are: JAX would have cut 64 bits down to 32.
+  limits = np.iinfo(np.int32)
+  if not np.can_cast(ids.dtype, np.int32):
+    xp: Any = np if isinstance(ids, np.ndarray) else jnp
+    # From above alone where no id is negative: JAX compares with no number that
+    # is outside of the type.
+    ids = xp.minimum(ids, limits.max)
+    if ids.dtype.kind == "i":
+      ids = xp.where(ids < limits.min, limits.max, ids)
+  return jnp.asarray(ids, jnp.int32)
 
 
 def _with_field(batch: Any, keys: Sequence[str], value: Any) -> Any:

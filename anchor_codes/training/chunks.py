@@ -129,13 +129,15 @@ class Chunk:
         processes each one gives its own part of the global batch.
 
     Raises:
-      ValueError: If the batch cannot be split evenly over the devices.
+      ValueError: If the batch cannot be split evenly over the devices, or holds
+        integers of 64 bits that JAX would cut down to 32.
     """
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
       if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
       # A process has only its own part, for its own devices to split.
+      _check_width(leaf)
       mesh = self.mesh.local_mesh or self.mesh
       _check_divisible("batch", leaf, sharding.spec, mesh)
       return jax.make_array_from_process_local_data(sharding, leaf)
@@ -292,6 +294,22 @@ def _put_on_devices(leaf: Any, sharding: NamedSharding) -> jax.Array:
       return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     leaf = np.asarray(leaf)
   return jax.device_put(leaf, sharding)
+
+
+def _check_width(leaf: Any) -> None:
+  """Checks that JAX has integers as wide as those of an array on the host."""
+  if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "iu":
+    return
+  limits = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype))
+  if leaf.dtype.itemsize <= limits.dtype.itemsize or not leaf.size:
+    return
+  for value in (leaf.min(), leaf.max()):
+    if not limits.min <= value <= limits.max:
+      raise ValueError(
+        f"a batch must hold integers that {limits.dtype} can hold, got {value} "
+        f"in an array of {leaf.dtype} {leaf.shape}, which JAX would cut down "
+        "to another number: renumber or hash ids, or set `jax_enable_x64`."
+      )
 
 
 def _check_divisible(

@@ -178,6 +178,17 @@ def test_take_by_ids_of_any_integer_type(num_rows, dtype):
     np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_ids_of_64_bits_are_cut_to_no_row(dtype):
+  with jax.enable_x64(True):
+    ids = jnp.array([2**32 + 3, 2**33, 1, 2**63 - 1], dtype)
+    taken = take_rows(TABLE, ids)
+    put = put_rows(jnp.zeros(NUM_ROWS), ids, jnp.ones(4))
+  expected = _reference_take(TABLE, np.asarray(ids))
+  np.testing.assert_array_equal(taken, expected)
+  np.testing.assert_array_equal(put, [0, 1, 0, 0, 0])
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32])
 def test_take_keeps_the_type_of_the_rows(dtype):
   result = take_rows(TABLE.astype(dtype), jnp.array([1, 9]))

@@ -344,6 +344,26 @@ def test_refuses_batches_that_do_not_split():
     chunk(make_counter(), ones(2, 10))
 
 
+@pytest.mark.parametrize(
+  ("dtype", "value", "cut"),
+  [
+    (np.int64, 2**32 + 3, "int32"),
+    (np.int64, -(2**31) - 1, "int32"),
+    (np.uint64, 2**63, "uint32"),
+  ],
+)
+def test_refuses_integers_that_jax_would_cut(dtype, value, cut):
+  chunk = training.compile_chunk(counting_step, training.data_mesh())
+  batch = np.zeros((2, 4), dtype)
+  assert chunk.put_batches({"id": batch})["id"].dtype == cut
+  batch[1, 2] = value
+  message = rf"integers that {cut} can hold, got {value} in an array of \w+64 "
+  with pytest.raises(ValueError, match=message):
+    chunk.put_batches({"id": batch})
+  with jax.enable_x64(True):
+    assert chunk.put_batches({"id": batch})["id"][1, 2] == value
+
+
 def test_refuses_states_that_do_not_split():
   chunk = toy_training.make_chunk(jax.devices()[:3])
   with pytest.raises(ValueError, match="a state axis of 8 cannot be split"):
