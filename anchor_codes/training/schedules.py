@@ -78,13 +78,17 @@ def _exponential(
       "`decay_rate` must be above 0 and at most 1 for 'exponential', got "
       f"{decay_rate}."
     )
+  # Clipped here: for a rate of 1 optax takes its `end_value` for a maximum.
   decay = optax.exponential_decay(
-    initial, decay_steps, decay_rate, staircase=True, end_value=lowest
+    initial, decay_steps, decay_rate, staircase=True
   )
-  # Optax mixes integers and floats, which strict promotion would refuse.
-  return lambda count: jnp.asarray(
-    decay(jnp.asarray(count, jnp.float32)), jnp.float32
-  )
+
+  def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
+    # Optax mixes integers and floats, which strict promotion would refuse.
+    temperature = jnp.asarray(decay(jnp.asarray(count, jnp.float32)))
+    return jnp.maximum(temperature.astype(jnp.float32), lowest)
+
+  return schedule
 
 
 def _inverse_time(

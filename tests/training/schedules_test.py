@@ -65,6 +65,14 @@ def test_temperatures_go_down_a_staircase(kind):
   assert values[-1] >= np.float32(0.3)
 
 
+@pytest.mark.parametrize("options", [{}, {"decay_rate": 1.0}])
+def test_a_rate_of_one_does_not_decay(options):
+  schedule = training.temperature_schedule(
+    "exponential", initial=2.0, **options
+  )
+  assert [float(schedule(count)) for count in (0, 1000, 10**6)] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
   ("options", "text"),
   [
