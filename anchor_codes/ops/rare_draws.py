@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from anchor_codes.typing import check_at_least, check_rate
 
@@ -26,7 +26,7 @@ def rare_positions(
 
   Args:
     key: Random key.
-    size: Number of positions, at least 1.
+    size: Number of positions, from 1 to almost ``2 ** 31``.
     rate: Probability :math:`r` of each, in ``(0, 1)``; not traced.
 
   Returns:
@@ -43,12 +43,21 @@ def rare_positions(
   check_rate("rate", rate)
   if rate in (0, 1):
     raise ValueError(f"`rate` must be inside of (0, 1), got {rate}.")
-  draws = jax.random.uniform(key, (_num_draws(size, rate),), jnp.float32)
+  num_draws = _num_draws(size, rate)
+  largest = 2**31 - 1 - num_draws
+  if size > largest:
+    raise ValueError(
+      f"`size` must be at most {largest} for int32 positions, got {size}: draw "
+      "for parts of them."
+    )
+  draws = jax.random.uniform(key, (num_draws,), jnp.float32)
   # In (0, 1]: the logarithm is finite.
   gaps = jnp.floor(jnp.log(1 - draws) / math.log1p(-rate))
-  # No larger than the size, or the sum could overflow.
-  steps = 1 + jnp.minimum(gaps, size).astype(jnp.int32)
-  return jnp.cumsum(steps) - 1
+  # No draw of float32 is nearer to 1 than exp(-17), so that short gaps, which
+  # are usual, have a sum that never overflows.
+  if num_draws * (2 + min(size, -17 / math.log1p(-rate))) < 2**31:
+    return jnp.cumsum(1 + jnp.minimum(gaps, size).astype(jnp.int32)) - 1
+  return _saturating_sum(gaps, size, largest) - 1
 
 
 def replace_some(
@@ -96,6 +105,20 @@ def replace_some(
     new, mode="drop", unique_indices=True, indices_are_sorted=True
   )
   return flat.reshape(ids.shape)
+
+
+def _saturating_sum(
+  gaps: Float[Array, " num_draws"], size: int, largest: int
+) -> Int[Array, " num_draws"]:
+  """Adds up steps; from the first sum that is too large on, one by one."""
+  # A sum of two that int32 holds is one that uint32 holds.
+  steps = 1 + jnp.minimum(gaps, size).astype(jnp.uint32)
+  sums = jax.lax.associative_scan(
+    lambda left, right: jnp.minimum(left + right, largest),
+    jnp.minimum(steps, largest),
+  )
+  beyond = largest + jnp.arange(sums.size, dtype=jnp.uint32)
+  return jnp.where(sums < largest, sums, beyond).astype(jnp.int32)
 
 
 def _num_draws(size: int, rate: float) -> int:

@@ -37,6 +37,27 @@ def test_positions_are_hit_by_independent_coins(rate):
   np.testing.assert_allclose(counts.var(), SIZE * rate * (1 - rate), rtol=0.15)
 
 
+@pytest.mark.parametrize(
+  ("size", "rate"), [(2 * 10**8, 1e-7), (2 * 10**8, 1e-9), (2**31 - 100, 1e-9)]
+)
+def test_rare_hits_of_many_positions_overflow_nothing(size, rate):
+  keys = jax.random.split(jax.random.key(0), 400)
+  draw = lambda key: rare_draws.rare_positions(key, size=size, rate=rate)
+  positions = np.asarray(jax.jit(jax.vmap(draw))(keys), np.int64)
+  assert positions.min() >= 0
+  assert (np.diff(positions, axis=1) > 0).all()
+  assert (positions[:, -1] >= size - 1).all()
+  inside = positions[positions < size]
+  expected = size * rate * len(keys)
+  assert abs(inside.size - expected) < 5 * np.sqrt(expected)
+  assert abs(inside.mean() / size - 0.5) < 2 / np.sqrt(expected)
+
+
+def test_more_positions_than_32_bits_number_are_refused():
+  with pytest.raises(ValueError, match="`size` must be at most 2147483"):
+    rare_draws.rare_positions(jax.random.key(0), size=2**31, rate=1e-9)
+
+
 @pytest.mark.parametrize("rate", [0.002, 0.02, 0.6, 1.0])
 def test_as_many_are_replaced_as_by_coins(rate):
   ids = jnp.arange(1, 20_001, dtype=jnp.int32).reshape(200, 100)
