@@ -283,7 +283,8 @@ def graph_from_classes(
   Args:
     classes: Integers [num_nodes], the class of each node; -1 for a node that
       has none, and no neighbours.
-    num_classes: Number of classes, by default as many as there are.
+    num_classes: Number of classes. By default as many as there are, which may
+      have any numbers: the graph numbers them anew, in their order.
 
   Returns:
     The graph.
@@ -309,15 +310,19 @@ def graph_from_classes(
       f"class {classes[node]} of node {node} is out of range: classes must lie "
       f"in [0, {limit}), or be -1 for none."
     )
-  classes = classes.astype(np.int64)
   known = np.flatnonzero(classes >= 0)
-  counts = np.bincount(classes[known], minlength=max(limit, 1))
+  numbers = classes[known]
+  if num_classes is None:
+    # A large number would take memory for all below it, or 64 bits.
+    names, numbers = np.unique(numbers, return_inverse=True)
+    limit = names.size
+  counts = np.bincount(numbers.astype(np.int64), minlength=max(limit, 1))
+  numbered = np.full(classes.size, -1)
+  numbered[known] = numbers
   return ClassGraph(
     offsets=jnp.asarray(np.append(0, np.cumsum(counts)), jnp.int32),
-    members=jnp.asarray(
-      known[np.argsort(classes[known], kind="stable")], jnp.int32
-    ),
-    classes=jnp.asarray(classes, jnp.int32),
+    members=jnp.asarray(known[np.argsort(numbers, kind="stable")], jnp.int32),
+    classes=jnp.asarray(numbered, jnp.int32),
   )
 
 

@@ -173,6 +173,25 @@ def test_rows_are_the_others_of_a_class(classes):
     assert degrees[node] == len(others)
 
 
+@pytest.mark.parametrize(
+  "names",
+  [[10**13, 5, 5, -1, 10**13], np.uint64([2**64 - 1, 5, 5, 7, 2**64 - 1])],
+)
+def test_classes_have_any_numbers(names):
+  # Renumbered: the memory is that of the nodes.
+  graph = graphs.graph_from_classes(names)
+  assert graph.offsets.size <= 4
+  assert [graph.row(node)[0].tolist() for node in range(5)] == [
+    [4],
+    [2],
+    [1],
+    [],
+    [0],
+  ]
+  drawn = graph.draw(jax.random.key(0), jnp.array([0, 1, 2, 4]))
+  assert drawn.tolist() == [4, 2, 1, 0]
+
+
 def test_classes_may_be_empty():
   graph = graphs.graph_from_classes([-1, -1])
   np.testing.assert_array_equal(graph.degrees(jnp.arange(2)), [0, 0])
