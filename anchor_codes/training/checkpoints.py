@@ -12,12 +12,11 @@ A step is a folder with its number as the name::
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from anchor_codes import typing
-from anchor_codes.training import digests
+from anchor_codes.training import digests, leaves
 
 RECORD = "record.json"
 STATE = "state"
@@ -99,7 +98,8 @@ class Checkpointer:
 
     Args:
       step: Its number, greater than that of the newest step.
-      state: A pytree of arrays, typed keys of random numbers among them.
+      state: A pytree of arrays, typed keys of random numbers among them. Those
+        of NumPy come back in native byte order.
       metadata: What JSON can hold: the configuration, the state of a
         controller, sizes that decide shapes in the state, the position of an
         iterator over the data. Those of the first process count.
@@ -107,7 +107,8 @@ class Checkpointer:
         padding: a pytree of integers that is a prefix of the state.
 
     Raises:
-      ValueError: If there is a step of this number or a later one.
+      ValueError: If there is a step of this number or a later one, or the state
+        has no elements.
       TypeError: If the state holds anything but arrays, or the metadata cannot
         be written as JSON.
       Exception: Whatever goes wrong in writing, such as a full disk.
@@ -118,12 +119,17 @@ class Checkpointer:
     record: dict[str, Any] = {
       "metadata": json.loads(json.dumps(metadata or {}))
     }
-    arrays, rows = _flatten(state), _flatten_rows(num_rows, state)
+    arrays, rows = leaves.flatten(state), leaves.flatten_rows(num_rows, state)
+    if not leaves.stored(arrays):
+      raise ValueError(
+        "the state must hold an array with elements, got "
+        f"{sorted(arrays) or 'no arrays'}; put all else into the metadata."
+      )
     record["arrays"] = digests.describe_arrays(arrays, rows)
     saving = self.folder / f"saving-{step}"
     _on_one_process(self._prepare, saving)
     self._damaged.clear()
-    arguments = self._orbax.args.StandardSave(_stored(arrays))
+    arguments = self._orbax.args.StandardSave(leaves.stored(arrays))
     self._arrays.save(saving / STATE, args=arguments)
     _on_one_process(self._complete, step, saving, record)
 
@@ -161,7 +167,9 @@ class Checkpointer:
 
     Raises:
       CheckpointError: If there is no step, or all are damaged.
-      ValueError: If the step holds other arrays than the example.
+      ValueError: If the step holds other arrays than the example, or the
+        example wants one as an array of JAX that JAX cannot hold: 64 bits
+        without ``jax_enable_x64``.
 
     Warns:
       UserWarning: For each damaged step that is passed over.
@@ -169,9 +177,9 @@ class Checkpointer:
     for number, record in self._records(step):
       metadata = record["metadata"]
       target = example(metadata) if _is_function(example) else example
-      arrays = _flatten(target)
-      rows = _flatten_rows(num_rows, target)
-      _check_fit(number, record["arrays"], arrays, rows)
+      arrays = leaves.flatten(target)
+      rows = leaves.flatten_rows(num_rows, target)
+      leaves.check_fit(number, record["arrays"], arrays, rows)
       try:
         arrays = self._read_arrays(number, record, arrays)
       except _DamagedError as error:
@@ -197,7 +205,10 @@ class Checkpointer:
     path = self.folder / str(step)
     # Orbax is not given damaged files: it may crash in a thread of its own.
     _raise_everywhere(_find_damaged_file(path, record["files"]))
-    abstract = {k: _abstract(leaf) for k, leaf in _stored(arrays).items()}
+    abstract = {
+      name: leaves.abstract(leaf)
+      for name, leaf in leaves.stored(arrays).items()
+    }
     # Not strict about shapes: those that may differ were checked before.
     arguments = self._orbax.args.StandardRestore(abstract, strict=False)
     restored = self._arrays.restore(path / STATE, args=arguments)
@@ -207,7 +218,9 @@ class Checkpointer:
         bad = f"{name} does not agree with its SHA-256"
     _raise_everywhere(bad)
     # The merge keeps the order of the example, by which leaves are put back.
-    return {name: _empty(leaf) for name, leaf in arrays.items()} | restored
+    return {
+      name: leaves.empty(leaf) for name, leaf in arrays.items()
+    } | restored
 
   def _pass_over(self, step: int, error: _DamagedError) -> None:
     self._damaged.add(step)
@@ -228,7 +241,8 @@ class Checkpointer:
       )
 
   def _prepare(self, saving: pathlib.Path) -> None:
-    for step in self._damaged:
+    # A user may have removed some by hand.
+    for step in self._damaged & set(self.steps()):
       aside = self.folder / f"damaged-{step}"
       shutil.rmtree(aside, ignore_errors=True)
       (self.folder / str(step)).rename(aside)
@@ -277,54 +291,6 @@ def _is_function(example: Any) -> bool:
   return callable(example) and jax.tree_util.all_leaves([example])
 
 
-def _flatten(state: Any) -> dict[str, Any]:
-  """The leaves of a state by their paths; numbers and text are refused."""
-  arrays = {}
-  for path, leaf in jax.tree.leaves_with_path(state):
-    name = "state" + jax.tree_util.keystr(path)
-    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
-      raise TypeError(
-        f"{name} must be an array, got {leaf!r}; put it into the metadata."
-      )
-    arrays[name] = leaf
-  return arrays
-
-
-def _flatten_rows(num_rows: Any, state: Any) -> dict[str, int]:
-  """How many rows of each leaf are no padding, 0 for all of them, by path."""
-  numbers = jax.tree.leaves(jax.tree.broadcast(num_rows, state))
-  rows = dict(zip(_flatten(state), numbers, strict=True))
-  for name, leaf in _flatten(state).items():
-    if rows[name] and rows[name] > leaf.shape[0]:
-      raise ValueError(
-        f"{name} must have at least {rows[name]} rows, got {leaf.shape[0]}."
-      )
-  return rows
-
-
-def _stored(arrays: dict[str, Any]) -> dict[str, Any]:
-  """All arrays but those without elements, which Orbax refuses."""
-  return {name: leaf for name, leaf in arrays.items() if math.prod(leaf.shape)}
-
-
-def _empty(leaf: Any) -> Any:
-  """An array without elements, which looks like the example."""
-  if isinstance(leaf, jax.ShapeDtypeStruct) and not math.prod(leaf.shape):
-    return jax.numpy.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-  return leaf
-
-
-def _abstract(leaf: Any) -> Any:
-  """What Orbax wants to know of an array that it is to read."""
-  if isinstance(leaf, np.ndarray | np.generic):
-    return np.asarray(leaf)
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  sharding = leaf.sharding or here
-  if digests.is_key(leaf):
-    leaf = jax.eval_shape(jax.random.key_data, leaf)
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
 def _digest_of_record(record: dict[str, Any]) -> str:
   content = {k: value for k, value in record.items() if k != "sha256"}
   text = json.dumps(content, sort_keys=True)
@@ -356,38 +322,10 @@ def _raise_everywhere(damage: str) -> None:
 def _read_record(folder: pathlib.Path) -> dict[str, Any]:
   try:
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise _DamagedError(f"{RECORD} cannot be read, {error}") from error
+  if not isinstance(record, dict):
+    raise _DamagedError(f"{RECORD} must hold an object")
   if record.get("sha256") != _digest_of_record(record):
     raise _DamagedError(f"{RECORD} does not agree with its SHA-256")
   return record
-
-
-def _check_fit(
-  step: int,
-  recorded: dict[str, Any],
-  arrays: dict[str, Any],
-  num_rows: dict[str, int],
-) -> None:
-  """Checks that a step holds the arrays of the example, padding aside."""
-  ours = {
-    name: _form(leaf.dtype, leaf.shape, num_rows[name])
-    for name, leaf in arrays.items()
-  }
-  theirs = {
-    name: _form(entry["dtype"], entry["shape"], entry.get("num_rows", 0))
-    for name, entry in recorded.items()
-  }
-  for name in ours | theirs:
-    if ours.get(name) != theirs.get(name):
-      raise ValueError(
-        f"checkpoint {step} does not fit the example: {name} is "
-        f"{theirs.get(name, 'missing')} in the checkpoint and "
-        f"{ours.get(name, 'missing')} in the example. Shapes that change "
-        "from step to step need a function of the metadata as the example, "
-        "and padding needs its `num_rows`."
-      )
-
-
-def _form(dtype: Any, shape: Sequence[int], num_rows: int) -> str:
-  return f"{dtype}{[*([num_rows] if num_rows else shape[:1]), *shape[1:]]}"
