@@ -1,6 +1,7 @@
 """Where the tables of a model are: layers by their dotted names."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -49,7 +50,9 @@ def layer_at(model: Any, path: Path) -> Any:
   """Returns the layer at a path of :func:`find_layer`."""
   node = model
   for key in path:
-    is_plain = isinstance(node, list | tuple | dict)
+    # In a path the parts of a named tuple have the names of its fields.
+    is_named = hasattr(node, "_fields")
+    is_plain = isinstance(node, list | tuple | dict) and not is_named
     node = node[key] if is_plain else getattr(node, str(key))
   return node
 
@@ -69,11 +72,32 @@ def replace_layer(model: Any, old: Any, new: Any) -> None:
     old: The layer to replace.
     new: What comes in its place.
   """
-  for holder, key in list(_holders(model, old)):
-    if isinstance(holder, list | dict):
-      holder[key] = new
-    else:
-      setattr(holder, key, new)
+  for _, holder in list(nnx.iter_graph(model)):
+    for key, entry in list(_entries(holder)):
+      swapped = _swap(entry, old, new)
+      if swapped is entry or isinstance(holder, tuple):
+        continue  # Tuples are made anew in what holds them.
+      if isinstance(holder, list | dict):
+        holder[key] = swapped
+      else:
+        setattr(holder, key, swapped)
+
+
+def check_table(model: Any, name: str, layer: Any) -> None:
+  """Checks that steps can put the rows of a batch in the place of a table.
+
+  Raises:
+    ValueError: If the layer is in a container that cannot be changed, or
+      another one holds its rows.
+  """
+  nodes = [node for _, node in nnx.iter_graph(model)]
+  entries = itertools.chain.from_iterable(map(_entries, nodes))
+  if all(_swap(entry, layer, None) is entry for _, entry in entries):
+    raise ValueError(
+      f"table {name!r} must be an attribute of a module, or in a list, a dict "
+      "or a tuple of one: put it into an nnx.List or nnx.Dict."
+    )
+  check_rows_are_own(model, name, layer)
 
 
 def check_rows_are_own(model: Any, name: str, layer: Any) -> None:
@@ -95,6 +119,61 @@ def check_rows_are_own(model: Any, name: str, layer: Any) -> None:
         )
 
 
+def without_intermediates(model: Any) -> Any:
+  """Returns a model without what its layers have sown in a forward pass.
+
+  Args:
+    model: The model, which stays as it is; it is returned if nothing is sown.
+  """
+  if jax.tree.leaves(nnx.state(model, nnx.Intermediate)):
+    model = nnx.clone(model)
+    nnx.pop(model, nnx.Intermediate)
+  return model
+
+
+def check_same_variables(after: nnx.State, before: nnx.State) -> nnx.State:
+  """Checks that a forward pass has made no variables, and taken none away.
+
+  Args:
+    after: The variables after the pass.
+    before: Those before it.
+
+  Returns:
+    `after`.
+
+  Raises:
+    ValueError: If they are other variables: a state keeps its form.
+  """
+  paths = [set(nnx.to_flat_state(state).paths) for state in (before, after)]
+  if others := paths[0] ^ paths[1]:
+    names = sorted(".".join(map(str, path)) for path in others)
+    raise ValueError(
+      "the loss must leave a model the variables that it has, but makes or "
+      f"removes {names}: make them before the first step, in `__init__`."
+    )
+  return after
+
+
+def check_ids_are_kept(model: Any, name: str, layer: Any) -> None:
+  """Checks that no layer of a model exchanges the ids of a table.
+
+  Raises:
+    ValueError: If one does: what a step by row gives to a model are positions
+      among the rows of its batch, not ids.
+  """
+  size = layer.num_embeddings
+  for path, node in nnx.iter_graph(model):
+    is_sharing = isinstance(node, nn.StochasticSharing)
+    if is_sharing and node.num_embeddings == size and not node.deterministic:
+      raise ValueError(
+        f"the ids of table {name!r} must not be exchanged in the model, which "
+        "sees positions among the rows of a batch in their place, but "
+        f"`{'.'.join(map(str, path))}` is a StochasticSharing of {size} ids: "
+        "exchange the ids of the batch before the step, in `prepare` of "
+        "compile_chunk, say, or train whole tables, by `lazy=False`."
+      )
+
+
 def trained_rows(layer: Any, size: int) -> nnx.State:
   """Returns the form that some rows of a layer are trained in, no values."""
   ids = jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -111,12 +190,26 @@ def _is_row(path: Path, node: Any) -> bool:
 def _holders(model: Any, value: Any) -> Iterator[tuple[Any, Any]]:
   """Yields all nodes that hold a value, each with the key of it."""
   for _, node in nnx.iter_graph(model):
-    if isinstance(node, nnx.Pytree):
-      entries: Any = vars(node).items()
-    elif isinstance(node, dict):
-      entries = node.items()
-    elif isinstance(node, list):
-      entries = enumerate(node)
-    else:
-      continue
-    yield from ((node, key) for key, entry in entries if entry is value)
+    yield from ((node, key) for key, entry in _entries(node) if entry is value)
+
+
+def _entries(node: Any) -> Iterable[tuple[Any, Any]]:
+  """Returns what a node holds, each with its key."""
+  if isinstance(node, nnx.Pytree):
+    return vars(node).items()
+  if isinstance(node, dict):
+    return node.items()
+  return enumerate(node) if isinstance(node, list | tuple) else ()
+
+
+def _swap(entry: Any, old: Any, new: Any) -> Any:
+  """Returns an entry with a layer in the place of another, also in tuples."""
+  if entry is old:
+    return new
+  if not isinstance(entry, tuple):
+    return entry
+  parts = [_swap(part, old, new) for part in entry]
+  if all(part is before for part, before in zip(parts, entry, strict=True)):
+    return entry
+  is_named = hasattr(entry, "_fields")
+  return type(entry)(*parts) if is_named else tuple(parts)

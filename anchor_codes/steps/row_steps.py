@@ -99,8 +99,8 @@ class RowSteps(abc.ABC):
       model: The model. The state has its arrays, not copies of them.
 
     Raises:
-      ValueError: If a table is no embedding of the model, or shares its rows
-        with another layer.
+      ValueError: If a table is no embedding of the model, or in a container
+        that cannot be changed, or shares its rows with another layer.
     """
     found = {n: places.find_layer(model, n) for n in self.row_optimizers}
     found = {
@@ -109,7 +109,7 @@ class RowSteps(abc.ABC):
       if jax.tree.leaves(nnx.state(layer, nn.is_row))
     }
     for name, (_, layer) in found.items():
-      places.check_rows_are_own(model, name, layer)
+      places.check_table(model, name, layer)
     self.paths = {name: path for name, (path, _) in found.items()}
     row_states = {
       name: self.row_optimizers[name].init(
@@ -218,8 +218,7 @@ class RowSteps(abc.ABC):
     self, state: states.TrainState, batch: Any
   ) -> tuple[states.TrainState, dict[str, Array]]:
     """Takes one step on a global batch."""
-    key = self.step_key(state.step)
-    model = self._padded_model_of(state)
+    model, key = self._padded_model_of(state), self.step_key(state.step)
     ids, selected, loss = self.select(
       self._padded_model_of(state), batch, state, key
     )
@@ -240,7 +239,8 @@ class RowSteps(abc.ABC):
       # A copy: moments may move inside the trace that makes their variables.
       model = nnx.merge(selected_def, rows, given, params, stats, copy=True)
       value, aux = loss(model)
-      return value, (aux, self._split(model)[-1])
+      after = places.check_same_variables(self._split(model)[-1], stats)
+      return value, (aux, after)
 
     grad_fn: Any = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True)
     (_, ((metrics, carry), stats)), grads = grad_fn(rows, params)
@@ -347,6 +347,7 @@ class RowSteps(abc.ABC):
 
   def _split(self, model: Any) -> tuple[Any, ...]:
     """Splits a model into its graph, lazy rows, parameters, and the rest."""
+    model = places.without_intermediates(model)
     return nnx.split(model, self._is_lazy, nnx.Param, ...)
 
   def _lazy_optimizers(self) -> dict[str, lazy.LazyTransformation]:

@@ -102,12 +102,16 @@ class RowSparseStep(row_steps.RowSteps):
 
     Raises:
       ValueError: If a table is no embedding of the model or shares its rows
-        with another layer, or if tables share a field but not all of their
-        fields, their padding and their size.
+        with another layer, if tables share a field but not all of their
+        fields, their padding and their size, or if the model has a
+        :class:`~anchor_codes.nn.StochasticSharing` of as many ids as a table
+        that may be updated by row.
     """
     state = self.state_of(model)
     layers = {n: places.find_layer(model, n)[1] for n in self.options}
     self.sizes = {name: layer.num_embeddings for name, layer in layers.items()}
+    for name in self.paths if self.lazy_from < math.inf else ():
+      places.check_ids_are_kept(model, name, layers[name])
     self._check_shared_fields()
     return state
 
@@ -236,7 +240,8 @@ def row_sparse_train_step(
   rows by the ids of `fields` only: one that scores all symbols, as by
   ``attend``, would see those of the batch, and needs ``lazy=False``. And what
   uses ids for something else than the lookup in their table has to find them
-  in another field of the batch. Call
+  in another field of the batch; ids are exchanged, as by
+  :class:`~anchor_codes.nn.StochasticSharing`, before the step. Call
   :func:`~anchor_codes.nn.auxiliary_loss` with the layer and these fields.
 
   SGD, Adagrad, :func:`~anchor_codes.training.scale_by_row_adagrad` and
