@@ -183,6 +183,52 @@ def trained_rows(layer: Any, size: int) -> nnx.State:
   )
 
 
+def start_rows(name: str, layer: Any, optimizer: Any) -> Any:
+  """Starts the optimiser of all rows of a layer.
+
+  Args:
+    name: The name of the table, for the error.
+    layer: The layer.
+    optimizer: An optimiser of optax, or one like those.
+
+  Returns:
+    The state of the optimiser.
+
+  Raises:
+    ValueError: If it cannot be updated by gradients and rows alone.
+  """
+  size = layer.num_embeddings
+  rows = trained_rows(layer, size)
+  try:
+    state = optimizer.init(rows)
+    if not any(map(_is_form, jax.tree.leaves(state))):
+      return state
+  except TypeError:
+    pass  # It reads the rows, or asks for the type of numbers.
+  # Compiled, for no dense rows to be made unless the state has them.
+  graphdef, variables = nnx.split(layer)
+
+  @jax.jit
+  def start(variables: nnx.State) -> Any:
+    every = jnp.arange(size, dtype=jnp.int32)
+    selected = nn.select_rows(nnx.merge(graphdef, variables), every)
+    return optimizer.init(nnx.state(selected, nn.is_trained_row))
+
+  state = start(variables)
+  try:
+    jax.eval_shape(optimizer.update, rows, state, rows)
+  except TypeError as error:
+    raise ValueError(
+      f"the optimiser of table {name!r} must need gradients and rows alone, "
+      f"got one whose update fails: {error}."
+    ) from error
+  return state
+
+
+def _is_form(leaf: Any) -> bool:
+  return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
 def _is_row(path: Path, node: Any) -> bool:
   return isinstance(node, nnx.Variable) and nn.is_row(path, node)
 

@@ -100,7 +100,8 @@ class RowSteps(abc.ABC):
 
     Raises:
       ValueError: If a table is no embedding of the model, or in a container
-        that cannot be changed, or shares its rows with another layer.
+        that cannot be changed, or shares its rows with another layer, or if
+        its optimiser needs more than gradients and rows.
     """
     found = {n: places.find_layer(model, n) for n in self.row_optimizers}
     found = {
@@ -112,9 +113,7 @@ class RowSteps(abc.ABC):
       places.check_table(model, name, layer)
     self.paths = {name: path for name, (path, _) in found.items()}
     row_states = {
-      name: self.row_optimizers[name].init(
-        places.trained_rows(layer, layer.num_embeddings)
-      )
+      name: places.start_rows(name, layer, self.row_optimizers[name])
       for name, (_, layer) in found.items()
     }
     self.graphdef, rows, params, stats = self._split(model)
