@@ -175,7 +175,10 @@ def test_rows_are_the_others_of_a_class(classes):
 
 @pytest.mark.parametrize(
   "names",
-  [[10**13, 5, 5, -1, 10**13], np.uint64([2**64 - 1, 5, 5, 7, 2**64 - 1])],
+  [
+    [10**13, 5, 5, -1, 10**13],
+    np.array([2**64 - 1, 5, 5, 7, 2**64 - 1], np.uint64),
+  ],
 )
 def test_classes_have_any_numbers(names):
   # Renumbered: the memory is that of the nodes.
