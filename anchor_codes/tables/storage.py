@@ -197,7 +197,8 @@ def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
   except BaseException as error:
     # Whatever it was, a keyboard interrupt among others: no litter.
     temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError):  # In words of what the caller knows.
+    if isinstance(error, OSError) and error.errno:
+      # In words of what the caller knows.
       error.filename, error.filename2 = path, None
     raise
   if os.name == "posix":  # Makes the new name durable.
