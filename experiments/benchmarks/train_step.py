@@ -10,8 +10,7 @@ where it is installed. Each case is measured in a process of its own, for its
 peak memory, and as one compiled chunk of steps, without the host in between;
 the fastest turn of two rounds counts, since a machine with other work to do
 slows some. All of them, PyTorch too, run with huge pages where Linux has them:
-rows of a large table lie on as many pages, and most of a step would be spent on
-finding these.
+rows of a large table lie on as many pages, and to find small ones takes time.
 
 Rows are trained by row-wise Adagrad, and the full table also by Adam and
 Adagrad; whole tables by Adam. Anchors as a whole have dense rows. Written are
