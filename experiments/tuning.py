@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from absl import app, logging
+from absl import app, flags, logging
 
+from anchor_codes import typing
 from experiments import command_line, reporting
 
 Tried = TypeVar("Tried")
@@ -102,6 +103,38 @@ def mean_and_spread(values: Sequence[float], *, digits: int = 2) -> str:
   """
   spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
   return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def define_names(
+  flag: str,
+  names: Iterable[str],
+  text: str,
+  *,
+  default: Iterable[str] = (),
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+  """Defines a flag that takes some of given names, divided by commas.
+
+  Args:
+    flag: The name of the flag.
+    names: What is allowed.
+    text: What `--help` says, before it lists the names.
+    default: The names without the flag.
+    flag_values: Where the flag is defined.
+  """
+  allowed = tuple(names)
+  text = f"{text} Of: {', '.join(allowed)}."
+  flags.DEFINE_list(flag, list(default), text, flag_values=flag_values)
+
+  def check(given: Sequence[str]) -> bool:
+    try:
+      for name in given:
+        typing.check_choice(flag, name, allowed)
+    except ValueError as error:
+      raise flags.ValidationError(str(error)) from error
+    return True
+
+  flags.register_validator(flag, check, flag_values=flag_values)
 
 
 def run_app(work: Callable[[], None]) -> None:

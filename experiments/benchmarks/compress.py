@@ -360,9 +360,8 @@ def _measure() -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list(
-    "tables", list(compress_givens.TABLES), "What is made small."
-  )
+  names = tuple(compress_givens.TABLES)
+  tuning.define_names("tables", names, "What is made small.", default=names)
   flags.DEFINE_list("ratios", list(map(str, RATIOS)), "How many times smaller.")
   flags.DEFINE_bool("quick", False, "A run of seconds on made-up vectors.")
   flags.DEFINE_bool("scale", False, "A million rows from a file instead.")

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import reporting
+from experiments import reporting, tuning
 from experiments.datasets import (
   interactions,
   interactions_ids,
@@ -46,6 +46,8 @@ PICTURE = reporting.Picture(
   label=("kind", "rows"),
   from_zero=True,
 )
+KINDS = ("csv", "csv.gz", "parquet", "array_record")
+"""Suffixes of the files."""
 _BATCH = 8192
 _SHUFFLE_ROWS = 1 << 18
 
@@ -103,8 +105,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "Whether to take few rows.")
   flags.DEFINE_integer("num_rows", 10_000_000, "Rows of each file.")
-  flags.DEFINE_list(
-    "kinds", ["csv", "csv.gz", "parquet", "array_record"], "Suffixes of files."
-  )
+  tuning.define_names("kinds", KINDS, "Suffixes of files.", default=KINDS)
   flags.DEFINE_string("workdir", "", "Folder of `result.json` and its picture.")
   app.run(main)

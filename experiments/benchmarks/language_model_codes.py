@@ -288,7 +288,7 @@ if __name__ == "__main__":
     "epochs", 0, "Epochs of whole runs, of which the first four are constant."
   )
   flags.DEFINE_string("dataset", "ptb", "What `load_text` takes.")
-  flags.DEFINE_list("rows", [], "Names of the rows, all by default.")
+  tuning.define_names("rows", ROWS, "Names of the rows, all by default.")
   flags.DEFINE_string("data_dir", None, "Folder of data sets.")
   flags.DEFINE_string(
     "workdir", f"workdir/{NAME}", "Folder for all that the runs leave."

@@ -25,7 +25,6 @@ import jax
 import numpy as np
 from absl import flags
 
-from anchor_codes import typing
 from experiments import embeddings, node_classification, reporting, tuning
 from experiments.datasets import node_graphs
 from experiments.reporting import files
@@ -239,8 +238,6 @@ def summarize(
 
 def _measure() -> None:
   options = flags.FLAGS
-  for name in options.rows:
-    typing.check_choice("rows", name, tuple(ROWS))
   datasets = {
     name: node_graphs.load_node_graph(name, data_dir=options.data_dir)
     for name in options.datasets
@@ -261,8 +258,10 @@ def _measure() -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "One run of five epochs for each row.")
-  flags.DEFINE_list("datasets", list(DATASETS), "Names of the graphs.")
-  flags.DEFINE_list("rows", [], "Names of the rows, all by default.")
+  tuning.define_names(
+    "datasets", DATASETS, "Names of graphs.", default=DATASETS
+  )
+  tuning.define_names("rows", ROWS, "Names of the rows, all by default.")
   flags.DEFINE_integer(
     "seeds", NUM_SEEDS, "Number of seeds of each row.", lower_bound=1
   )

@@ -53,6 +53,8 @@ PICTURE = reporting.Picture(
   baseline="full",
 )
 
+KINDS = ("full", "narrow", "low rank", "hash", "DPQ", "anchors")
+"""The kinds of rows, in the order of the table."""
 FEATURES = 16
 SEEDS = (0, 1, 2)
 WEAK_TRIES = (0.03, 0.04, 0.06)
@@ -319,7 +321,7 @@ def _measure() -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "One run of a few epochs for each row.")
-  flags.DEFINE_list("kinds", [], "Kinds of the rows, all by default.")
+  tuning.define_names("kinds", KINDS, "Kinds of the rows, all by default.")
   flags.DEFINE_string("dataset", "ml-1m", "What `load_ratings` takes.")
   flags.DEFINE_string("data_dir", None, "Folder with a folder `ml-1m`.")
   flags.DEFINE_string(

@@ -240,8 +240,10 @@ def _measure() -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "One run of one epoch for each row.")
-  flags.DEFINE_list("datasets", ["ml-1m", "video"], "Names of the sequences.")
-  flags.DEFINE_list("rows", [], "Names of the rows, all by default.")
+  tuning.define_names(
+    "datasets", MODELS, "Names of sequences.", default=("ml-1m", "video")
+  )
+  tuning.define_names("rows", ROWS, "Names of the rows, all by default.")
   flags.DEFINE_list("seeds", ["0", "1"], "Seeds; the first one tries.")
   flags.DEFINE_integer("epochs", 0, "Epochs of each run, 0 for the usual.")
   flags.DEFINE_string("data_dir", None, "Folder of data sets.")

@@ -202,8 +202,12 @@ class Benchmark:
 def run_app(benchmark: Benchmark) -> None:
   """Runs a benchmark as flags describe it."""
   flags.DEFINE_bool("quick", False, "One run of two epochs for each row.")
-  flags.DEFINE_list("parts", list(PARTS), "The tables.")
-  flags.DEFINE_multi_string("rows", [], "Rows by name, all by default.")
+  tuning.define_names("parts", PARTS, "The tables.", default=PARTS)
+  # Names have commas: a flag for each. A row may be in both tables.
+  names = dict.fromkeys(
+    row.name for part in PARTS for row in benchmark.rows[part]
+  )
+  flags.DEFINE_multi_enum("rows", [], names, "Rows by name, all by default.")
   flags.DEFINE_string("data_dir", None, "Folder with a folder `ml-1m`.")
   flags.DEFINE_string(
     "workdir", f"workdir/{benchmark.name}", "Folder for what the runs leave."

@@ -231,8 +231,8 @@ def _measure() -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_bool("quick", False, "One run of one epoch for each row.")
-  flags.DEFINE_list("datasets", list(MODELS), "Names of the texts.")
-  flags.DEFINE_list("rows", [], "Names of the rows, all by default.")
+  tuning.define_names("datasets", MODELS, "Names of texts.", default=MODELS)
+  tuning.define_names("rows", ROWS, "Names of the rows, all by default.")
   flags.DEFINE_integer("seeds", 2, "Runs of each row.", lower_bound=1)
   flags.DEFINE_string("data_dir", None, "Folder of data sets.")
   flags.DEFINE_string(
