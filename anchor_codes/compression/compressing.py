@@ -26,6 +26,8 @@ TRIAL_ROWS = 16_384
 """Rows that a trial fits; of smaller matrices all."""
 FIT_ROWS = 65_536
 """Rows that the recipe fits that was chosen."""
+FINALISTS = 2
+"""The best trials of some rows that are fitted again, and measured on all."""
 _HELD_OUT = 4_096
 _MOST_WORKERS = 8
 
@@ -49,9 +51,10 @@ def compress(
 
   With 'auto' it tries sizes of all families of recipes that fit, on at most
   16,384 rows, and measures them on other rows; of a smaller matrix all rows are
-  fitted, and they are those to measure on. The best recipe is fitted again to
-  at most 65,536 rows. All rows of the matrix are encoded, block by block: a
-  memory map stays on disk. Very small and very large values are fitted at
+  fitted, and they are those to measure on. The best two of a larger one are
+  fitted again to at most 65,536 rows, and the better one of these, by all rows,
+  is the table. All rows of the matrix are encoded, block by block: a memory map
+  stays on disk. Very small and very large values are fitted at
   another power of two, and a few more parts of the table are float32 then.
 
   Args:
@@ -104,9 +107,14 @@ def compress(
     magnitude=cold.magnitude,
   )
   trials = cold.trials(candidates, progress or _silent)
-  best = max(range(len(trials)), key=lambda i: job.score(trials[i].quality))
-  table = finish(cold.final(candidates[best], best))
-  measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
+  ranks = np.argsort([-job.score(t.quality) for t in trials], kind="stable")
+  finals: dict[int, tuple[tables.Table, dict[str, float]]] = {}
+  for i in map(int, ranks[: 1 if cold.fitted else FINALISTS]):
+    table = finish(cold.final(candidates[i], i))
+    measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
+    finals[i] = table, measured
+  best = max(finals, key=lambda i: job.score(finals[i][1]))
+  table, measured = finals[best]
   table = dataclasses.replace(table, quality=json.dumps(measured))
   marked = (
     dataclasses.replace(
