@@ -129,7 +129,8 @@ def hits_among_top(
   Of equal scores the item of the lower id comes first.
 
   Args:
-    scores: Scores of the items, more is better; ``nan`` counts as the worst.
+    scores: Scores of the items, more is better; ``nan`` counts as the worst,
+      and is never a hit.
     relevant: The items to find.
     k: Length of the list, from 1 to the number of items.
     where: Items that compete, all by default; no others are hits. If they are
@@ -157,7 +158,8 @@ def hits_among_top(
   if where is not None:
     chex.assert_equal_shape([scores, where])
     barred |= ~where
-    relevant &= where
+  # At the end of the list, or where all scores are nan, it may have such items.
+  relevant &= ~barred
   _, best = jax.lax.top_k(jnp.where(barred, -jnp.inf, scores), k)
   return jnp.take_along_axis(relevant, best, axis=-1)
 

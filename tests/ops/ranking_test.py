@@ -74,6 +74,16 @@ def test_nan_is_never_good():
   assert not hits.any()
 
 
+def test_a_model_of_nan_finds_nothing():
+  relevant = jnp.array([True, True, False])
+  scores = jnp.full(3, jnp.nan)
+  for where in (None, jnp.array([True, True, False])):
+    hits = ranking.hits_among_top(scores, relevant, k=3, where=where)
+    assert not hits.any()
+  hits = ranking.hits_among_top(scores.at[1].set(-5.0), relevant, k=3)
+  np.testing.assert_array_equal(hits, [True, False, False])
+
+
 @pytest.mark.parametrize("k", [1, 4])
 def test_metrics_of_one_target(k):
   ranks = np.arange(6)
