@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from anchor_codes.ops.graphs import AnyGraph, ClassGraph, Graph
 from anchor_codes.ops.reductions import wide
-from anchor_codes.ops.transitions import check_ratio
+from anchor_codes.ops.transitions import check_ratio, limit_ratio
 from anchor_codes.typing import check_at_least, check_rate
 
 
@@ -79,15 +79,18 @@ def transition_weights(
   """
   check_at_least("num_embeddings", num_embeddings, 1)
   _check_options(num_embeddings, rate, graph, neighbor_ratio)
-  extra = jnp.asarray(neighbor_ratio, dtype) - 1
+  extra = jnp.asarray(limit_ratio(neighbor_ratio), dtype) - 1
   degrees = jnp.zeros((), dtype)
   if graph is not None:
     degrees = graph.degrees(jnp.arange(num_embeddings)).astype(dtype)
   # One embedding has nothing to be replaced by, whatever the rate.
   rate = jnp.asarray(rate if num_embeddings > 1 else 0.0, dtype)
   others = max(num_embeddings - 1, 1)
-  everyone = rate / (others + extra * degrees)
-  return TransitionWeights(1 - rate - everyone, everyone, extra * everyone)
+  total = others + extra * degrees
+  everyone = rate / total
+  # In this order a share that is far below 1 does not vanish on the way.
+  neighbor = rate * (extra / total)
+  return TransitionWeights(1 - rate - everyone, everyone, neighbor)
 
 
 def transition_product(

@@ -28,6 +28,10 @@ from anchor_codes.typing import (
 
 _Draw = Callable[[Int[Array, "*batch"]], Int[Array, "*batch"]]
 
+# No float32 tells the laws of larger ratios apart, and the product of this one
+# with a degree is none that overflows.
+_LARGEST_RATIO = 1e24
+
 
 def sse_se_transition(
   key: PRNGKeyArray,
@@ -164,7 +168,7 @@ def sse_graph_transition(
   [1 0]
   """
   _check_ratio(neighbor_ratio)
-  size = graph.num_nodes
+  neighbor_ratio, size = limit_ratio(neighbor_ratio), graph.num_nodes
   key_other, key_near, key_edge = jax.random.split(key, 3)
   key_hit, key_row = jax.random.split(key_other)
 
@@ -272,6 +276,25 @@ def check_ratio(neighbor_ratio: float) -> None:
     raise ValueError(
       f"`neighbor_ratio` must be at least 1, and finite, got {neighbor_ratio}."
     )
+
+
+def limit_ratio(
+  neighbor_ratio: float | Float[Array, ""],
+) -> float | Float[Array, ""]:
+  """Returns a ratio whose product with a degree does not overflow.
+
+  Args:
+    neighbor_ratio: How many times as likely as another node a neighbour is.
+
+  Returns:
+    The ratio, or one that draws neighbours alone as well as it does.
+
+  >>> limit_ratio(2.0), limit_ratio(1e38)
+  (2.0, 1e+24)
+  """
+  if _is_number(neighbor_ratio):
+    return min(neighbor_ratio, _LARGEST_RATIO)
+  return jnp.minimum(neighbor_ratio, _LARGEST_RATIO)
 
 
 def _draw_uniformly(

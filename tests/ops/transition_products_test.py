@@ -72,6 +72,20 @@ def test_it_is_the_matrix_of_all_rows(name):
     )
 
 
+@pytest.mark.parametrize("name", LINKED)
+@pytest.mark.parametrize("ratio", [1e20, 1e30, 1e38, 1e300])
+def test_ratios_without_an_end_leave_neighbours_alone(name, ratio):
+  # The product with a degree is more than float32 holds.
+  matrix = _matrix(GRAPHS[name], 0.4, ratio)
+  for traced in (ratio, jnp.float32(min(ratio, 3e38))):
+    law = {"rate": 0.4, "graph": GRAPHS[name], "neighbor_ratio": traced}
+    np.testing.assert_allclose(
+      product(VALUES, **law), matrix @ VALUES, atol=2e-6
+    )
+    eager = transition_products.transition_product(jnp.asarray(VALUES), **law)
+    np.testing.assert_allclose(eager, matrix @ VALUES, atol=2e-6)
+
+
 @given(
   name=st.sampled_from(LINKED),
   rate=st.floats(0, 1, width=32),

@@ -114,6 +114,24 @@ def test_pairs_swap_under_a_large_ratio():
   np.testing.assert_array_equal(drawn, np.array([1, 0, 3, 2])[ids])
 
 
+@pytest.mark.parametrize("ratio", [1e30, 1e38, 1e300])
+@pytest.mark.parametrize("traced", [False, True])
+def test_ratios_without_an_end_draw_neighbours_alone(ratio, traced):
+  # The product with a degree is more than float32 holds.
+  star = graphs.graph_from_edges([(0, i) for i in range(1, 9)], num_nodes=50)
+  ids = jnp.zeros(200, jnp.int32)
+  if traced:
+    ratio = jnp.float32(min(ratio, 3e38))
+  new = transitions.sse_graph_transition(
+    jax.random.key(0), ids, star, rate=1.0, neighbor_ratio=ratio
+  )
+  assert set(np.unique(new)) == set(range(1, 9))
+  lonely = transitions.sse_graph_transition(
+    jax.random.key(0), ids + 20, star, rate=1.0, neighbor_ratio=ratio
+  )
+  assert len(np.unique(lonely)) > 30
+
+
 @pytest.mark.parametrize("neighbor_ratio", [1.0, 3.0, 500.0])
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0])
 def test_rows_are_the_law(rate, neighbor_ratio):
