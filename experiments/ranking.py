@@ -41,7 +41,7 @@ class RankingTrainer(recommender_trainer.Trainer):
     """Leaves only the users and items of a batch."""
     users, liked, others = batch
     ids, positions = self.take_all(model, users, jnp.stack([liked, others]))
-    change = self.dropout(jax.random.fold_in(key, 0))
+    change = self.dropout(recommender_trainer.dropout_key(key))
 
     def loss(model: Any) -> tuple[Array, Any]:
       value, plain = model.ranking_loss(

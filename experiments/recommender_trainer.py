@@ -155,7 +155,7 @@ class Trainer(row_trainer.RowTrainer):
       return batches
 
     def share(step: Array, users: Array, items: Array) -> tuple[Array, Array]:
-      keys = jax.random.split(self.step_key(step))
+      keys = jax.random.split(self.step_key(step), 3)
       users = self.share("users", users, keys[0])
       return users, self.share("items", items, keys[1])
 
@@ -171,7 +171,7 @@ class Trainer(row_trainer.RowTrainer):
     if self.config.sharing == "closed_form":
       return self._select_expected(model, batch, state)
     ids, positions = self.take_all(model, users, items)
-    change = self.dropout(jax.random.fold_in(key, 0))
+    change = self.dropout(dropout_key(key))
 
     def loss(model: Any) -> tuple[Array, Any]:
       value, mse = model.loss(
@@ -320,6 +320,16 @@ class Trainer(row_trainer.RowTrainer):
     model = nnx.merge(self.graphdef, rows, params, stats)
     model.eval()
     return model
+
+
+def dropout_key(key: Array) -> Array:
+  """Returns the source of the dropout of a step; `prepare` has two others.
+
+  >>> keys = jax.random.split(jax.random.key(0), 3)
+  >>> bool(dropout_key(jax.random.key(0)) == keys[2])
+  True
+  """
+  return jax.random.split(key, 3)[2]
 
 
 def mean_entry(mean: float, features: int) -> float:

@@ -218,6 +218,40 @@ def test_steps_exchange_alike_in_chunks_of_any_length():
   assert make_trainer().prepare(state, batches) is batches
 
 
+class Changed:
+  """A model that keeps what a step does to vectors of ones."""
+
+  def loss(self, positions, *args, change, **options):
+    ones = jnp.ones((6, 3))
+    self.parts = change(dict.fromkeys(("users", "items", "others"), ones))
+    return jnp.float32(0), jnp.float32(0)
+
+  ranking_loss = loss
+
+
+@pytest.mark.parametrize(
+  ("kind", "loss"),
+  [(recommender_trainer.Trainer, "mse"), (ranking.RankingTrainer, "bpr")],
+)
+def test_what_is_dropped_does_not_tell_who_is_exchanged(kind, loss):
+  options = {"sharing": "se", "sharing_rate": 0.5, "dropout": 0.5}
+  trainer = make_trainer(kind, loss=loss, **options, biases=False)
+  state, batch = trainer.init(), (USERS, ITEMS, OTHERS)
+  steps, dropped = 60, {name: [] for name in ("users", "items", "others")}
+  batches = tuple(jnp.tile(jnp.asarray(a), (steps, 1)) for a in batch)
+  users, items, _ = trainer.prepare(state, batches)
+  for step in range(steps):
+    seen, key = Changed(), trainer.step_key(step)
+    selection = trainer.select(trainer.model_of(state), batch, state, key)
+    selection.loss(seen)
+    for name, found in dropped.items():
+      found.append(np.ravel(seen.parts[name])[: len(USERS)] == 0)
+  for exchanged in (users != USERS, items != ITEMS):
+    for found in dropped.values():
+      agreement = np.mean(np.asarray(exchanged) == np.stack(found))
+      assert abs(agreement - 0.5) < 5 * 0.5 / np.sqrt(steps * len(USERS))
+
+
 @pytest.mark.parametrize(
   ("user_rate", "item_rate"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]
 )
