@@ -28,6 +28,12 @@ class BestEpochRun(training_run.TrainingRun):
   # On the host, where it does not take memory from the training.
   _best: Any = None
 
+  def __init__(self, config: Any, *args: Any, **given: Any):
+    check_patience(
+      config.patience, eval_epochs=getattr(config, "eval_epochs", 1)
+    )
+    super().__init__(config, *args, **given)
+
   @abc.abstractmethod
   def validate(self, state: steps.TrainState) -> tuple[float, dict[str, float]]:
     """Returns the score of a state, more is better, and its metrics."""
@@ -81,3 +87,24 @@ class BestEpochRun(training_run.TrainingRun):
 def _parameters(state: steps.TrainState) -> Any:
   # Copies: the buffers of the state are donated to the next chunk.
   return jax.tree.map(np.array, (state.rows, state.params, state.stats))
+
+
+def check_patience(patience: int, *, eval_epochs: int = 1) -> None:
+  """Raises `ValueError` if a run would end before it is validated.
+
+  Args:
+    patience: Epochs without a better score before a run ends, 0 for any.
+    eval_epochs: Epochs between two validations.
+
+  >>> check_patience(2, eval_epochs=5)
+  Traceback (most recent call last):
+  ...
+  ValueError: `patience` must be at least `eval_epochs`, or 0, got 2 and 5.
+  """
+  if not patience >= 0:
+    raise ValueError(f"`patience` must be non-negative, got {patience}.")
+  if 0 < patience < eval_epochs:
+    raise ValueError(
+      "`patience` must be at least `eval_epochs`, or 0, got "
+      f"{patience} and {eval_epochs}."
+    )

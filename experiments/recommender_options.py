@@ -5,7 +5,7 @@ from typing import Any
 
 from anchor_codes import typing
 from anchor_codes.ops import dropout, nonparametric
-from experiments import embeddings, interaction_options
+from experiments import best_epoch, embeddings, interaction_options
 
 GRAPHS = {"ages": "users", "genres": "items", "genre_set": "items"}
 """The table that each graph for sharing is about."""
@@ -87,8 +87,8 @@ class RecommenderConfig(
     eval_epochs: Epochs between two evaluations.
     decay_epochs: The last epochs, in which the learning rate falls to zero.
     epoch_decay: Factor of the learning rate after each epoch, in (0, 1].
-    patience: Epochs without a better validation error before the run ends, 0
-      for any. The best epoch is kept and tested.
+    patience: Epochs without a better validation error before the run ends, at
+      least `eval_epochs`, or 0 for any. The best epoch is kept and tested.
     learning_rate: Learning rate of Adam.
     chunk_steps: Steps in a compiled chunk, about.
     checkpoint_chunks: Chunks between two checkpoints; 0 for none.
@@ -223,6 +223,7 @@ def check_config(config: RecommenderConfig) -> None:
   """Raises `ValueError` if an option is outside its range."""
   for name in ("batch_size", "eval_epochs", "num_negatives"):
     typing.check_at_least(name, getattr(config, name), 1)
+  best_epoch.check_patience(config.patience, eval_epochs=config.eval_epochs)
   for name in ("l1", "l2", "max_nonzeros", "prune_from", "decay_epochs"):
     if not getattr(config, name) >= 0:
       raise ValueError(

@@ -242,8 +242,10 @@ class Run(best_epoch.BestEpochRun):
   def is_over(self, epoch: int) -> bool:
     """Tells whether to stop early, which is not before pruning is over."""
     config = self.config
-    pruned_from = config.prune_from + config.prune_epochs
-    if config.max_nonzeros and epoch < pruned_from:
+    # Nothing is known of a pruned model before it has been evaluated.
+    judged_from = config.prune_from + config.prune_epochs
+    judged_from += config.eval_epochs - 1
+    if config.max_nonzeros and epoch < judged_from:
       return False
     return super().is_over(epoch)
 

@@ -5,7 +5,7 @@ import math
 
 from anchor_codes import typing
 from anchor_codes.ops import dropout
-from experiments import embeddings
+from experiments import best_epoch, embeddings
 
 MODELS = ("sasrec", "pt", "sse_pt", "sse_pt++")
 """SASRec has no users; PT has; SSE-PT exchanges ids as well, and SSE-PT++ takes
@@ -56,13 +56,14 @@ class SequentialConfig(embeddings.EmbeddingOptions):
     official_sampler: Whether items are exchanged as in the published code of
       SSE-PT; `target_sharing_rate` is not used then.
     window_rate: Probability of a window anywhere in a sequence, for SSE-PT++.
-    weight_decay: Decoupled decay of all parameters at each step.
+    weight_decay: Decoupled decay of all parameters at each step; 0 with the
+      `row_optimizer` 'yogi' and with the `guidance` 'online', which have none.
     l2_emb: Weight of the squared norms of the vectors that are looked up.
     batch_size: Sequences in a batch; an epoch has as many as fit the users.
     epochs: Number of epochs.
     eval_epochs: Epochs between two validations.
-    patience: Epochs without a better validation NDCG before the run ends, 0 for
-      any. The best epoch is kept and tested.
+    patience: Epochs without a better validation NDCG before the run ends, at
+      least `eval_epochs`, or 0 for any. The best epoch is kept and tested.
     eval_users: Users to measure on, at random if there are more; 0 for all.
     eval_draws: Samples of candidates over which a metric is averaged.
     num_candidates: Items in a sample besides the right one.
@@ -192,13 +193,9 @@ def check_config(config: SequentialConfig) -> None:
     *(["user_features"] if config.has_users else []),
   ):
     typing.check_at_least(name, getattr(config, name), 1)
-  for name in ("weight_decay", "l2_emb", "eval_users", "patience"):
+  for name in ("weight_decay", "l2_emb", "eval_users"):
     if not getattr(config, name) >= 0:
       raise ValueError(
         f"`{name}` must be non-negative, got {getattr(config, name)}."
       )
-  if 0 < config.patience < config.eval_epochs:
-    raise ValueError(
-      "`patience` must be at least `eval_epochs`, or 0, got "
-      f"{config.patience} and {config.eval_epochs}."
-    )
+  best_epoch.check_patience(config.patience, eval_epochs=config.eval_epochs)

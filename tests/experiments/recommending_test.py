@@ -355,6 +355,11 @@ class PruningTest(parameterized.TestCase):
     self.assertLess(len(run.kept), 9)
     self.assertGreaterEqual(result.metrics["best_epoch"], 4)
 
+  def test_patience_waits_for_an_evaluation_after_pruning(self):
+    run, result = self.record(patience=3, eval_epochs=3, epochs=9)
+    self.assertGreaterEqual(len(run.kept), 6)
+    self.assertGreaterEqual(result.metrics["best_epoch"], 6)
+
 
 class ResumeTest(parameterized.TestCase):
   OPTIONS = PRUNING | {"checkpoint_chunks": 2}
@@ -407,6 +412,8 @@ class ConfigTest(parameterized.TestCase):
     ({"max_nonzeros": 9}, "`max_nonzeros` prunes 'anchors', got none"),
     ({"embedding": "sparse"}, "one of 'full', .* got 'sparse'"),
     ({"item_embedding": "sparse"}, "one of 'full', .* got 'sparse'"),
+    ({"patience": -1}, "`patience` must be non-negative, got -1"),
+    ({"patience": 2, "eval_epochs": 3}, "or 0, got 2 and 3"),
     ({"sharing": "graf"}, "`sharing` must be one of 'none', 'se'"),
     ({"row_optimizer": "yogi"}, "'yogi' is for 'anchors' only"),
     ({"split": "halves"}, "`kind` must be one of .* got 'halves'"),

@@ -215,6 +215,7 @@ class TrainingTest(parameterized.TestCase):
     ({"row_optimizer": "sgdm"}, "`row_optimizer` must be one of"),
     ({"stored_dtype": "int8"}, "`stored_dtype` must be one of 'float32'"),
     ({"batch_size": 0}, "`batch_size` must be at least 1"),
+    ({"patience": -1}, "`patience` must be non-negative, got -1"),
     ({"batch_size": 6}, "6 cannot be split evenly over the 4"),
     ({"max_length": 0}, "`max_length` must be at least 1"),
     ({"max_words": 2}, "must leave a word in the vocabulary"),
