@@ -156,12 +156,21 @@ class Trainer(row_trainer.RowTrainer):
     self, options: embeddings.EmbeddingOptions
   ) -> optax.GradientTransformation:
     """Returns the optimiser of the rows; Adam gets the run's second decay."""
-    steps = []
-    if options.row_optimizer == "adam" and options.guidance != "online":
-      steps.append(optax.scale_by_adam(b2=self.config.beta2))
-      options = dataclasses.replace(options, row_optimizer="sgd")
-    if self.config.weight_decay:
-      steps.append(optax.add_decayed_weights(self.config.weight_decay))
+    decay, plain = self.config.weight_decay, embeddings.ROW_OPTIMIZERS
+    if options.guidance == "online" or options.row_optimizer not in plain:
+      if decay:
+        raise ValueError(
+          "`weight_decay` must be 0 with `guidance` 'online' and "
+          f"`row_optimizer` 'yogi', got {decay}."
+        )
+      return embeddings.row_optimizer(options, self._rate)
+    steps = [plain[options.row_optimizer]()]
+    if options.row_optimizer == "adam":
+      steps = [optax.scale_by_adam(b2=self.config.beta2)]
+    if decay:
+      # After the scaling, which would shrink it where gradients are large.
+      steps.append(optax.add_decayed_weights(decay))
+    options = dataclasses.replace(options, row_optimizer="sgd")
     steps.append(embeddings.row_optimizer(options, self._rate))
     return optax.chain(*steps)
 

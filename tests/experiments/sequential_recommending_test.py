@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from jax import numpy as jnp
 
 from anchor_codes import ops, tables
 from experiments import (
@@ -232,6 +233,34 @@ def test_steps_of_all_kinds_keep_the_form_of_the_state(options):
   form = lambda tree: [(a.shape, a.dtype) for a in jax.tree.leaves(tree)]
   assert form(new_state) == form(state)
   assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("row_optimizer", ["sgd", "row_adagrad", "adam"])
+def test_decay_does_not_depend_on_the_optimiser_of_rows(row_optimizer):
+  rows = {"embedding": jnp.linspace(1.0, 2.0, 12).reshape(4, 3)}
+  gradients = jax.tree.map(lambda r: 30.0 * r, rows)
+  updates = []
+  for weight_decay in (0.0, 0.1):
+    options = {"row_optimizer": row_optimizer, "learning_rate": 0.5}
+    trainer = make_trainer(weight_decay=weight_decay, **options)
+    optimizer = trainer.row_optimizers["items"]
+    found, _ = optimizer.update(gradients, optimizer.init(rows), rows)
+    updates.append(found["embedding"])
+  np.testing.assert_allclose(
+    updates[1] - updates[0], -0.5 * 0.1 * rows["embedding"], rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"row_optimizer": "yogi", "embedding": "anchors", "model": "sasrec"},
+    {"guidance": "online", "embedding": "kd", "code_length": 4},
+  ],
+)
+def test_decay_of_rows_that_have_none_is_refused(options):
+  with pytest.raises(ValueError, match="`weight_decay` must be 0 with"):
+    make_trainer(weight_decay=0.1, **options)
 
 
 def test_batches_are_drawn_anew_in_each_chunk_and_repeatable(tmp_path):
