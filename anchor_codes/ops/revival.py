@@ -146,7 +146,7 @@ def revive_entries(
   ...   jax.random.key(0), queries, codes, entries, **options
   ... )
   >>> print(revived.num_revived, revived.entries.codebooks.ravel())
-  1 [2. 4.]
+  1 [2. 0.]
   """
   check_choice("relaxation", relaxation, RELAXATIONS)
   if weights is None:
@@ -227,8 +227,10 @@ def _draw_donors(
 ) -> tuple[Int[Array, "code_length size"], Bool[Array, "code_length size"]]:
   """Draws different symbols for each position; tells which are of use.
 
-  The cost does not depend on the number of symbols.
+  As many for each entry; those of use go to dead entries first, to each in
+  turn. The cost does not depend on the number of symbols.
   """
+  per_entry = size // usage.shape[1]
 
   def draw(
     key: PRNGKeyArray, digits: Array, usage: Array
@@ -245,6 +247,10 @@ def _draw_donors(
     # Behind all uniform draws: what is of no use is taken last.
     rank = jnp.where(is_new & is_crowded, rank, 2)
     best = jnp.argsort(rank)[:size]
+    # Few may be of use: one that is given to an entry in use is lost.
+    places = jnp.arange(size)
+    turns = jnp.where(usage[places // per_entry] > 0, size, places % per_entry)
+    best = best[jnp.argsort(jnp.argsort(turns))]
     return draws[best], rank[best] < 2
 
   keys = jax.random.split(key, codes.shape[1])

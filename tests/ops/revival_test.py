@@ -161,6 +161,130 @@ def test_an_unknown_relaxation_is_refused():
     )
 
 
+def _revive(queries, keys, codes, relaxation, *, has_norm=False, **options):
+  """Returns the keys that have moved, and where, and how many they are."""
+  size = keys.shape[1]
+  entries = Entries(
+    jnp.asarray(keys), None, _moments(size) if has_norm else None
+  )
+  new, num_revived = revival.revive_entries(
+    jax.random.key(0),
+    jnp.asarray(queries),
+    jnp.asarray(codes),
+    entries,
+    relaxation=relaxation,
+    **options,
+  )
+  moved = np.asarray(new.codebooks)
+  where = (moved != keys).any(axis=-1)
+  assert where.sum() == num_revived > 0
+  return moved, where, new
+
+
+def _directions(vectors):
+  return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def test_keys_of_one_codebook_move_away_from_the_weighted_mean():
+  queries = 0.5 + _normal(60, L * W)
+  weights = np.random.default_rng(1).uniform(0, 2, 60).astype(np.float32)
+  keys = np.asarray(_normal(1, K, W, seed=1))
+  moved, where, new = _revive(
+    queries,
+    keys,
+    np.zeros((60, L), np.uint8),
+    "softmax",
+    has_norm=True,
+    weights=jnp.asarray(weights),
+    noise=0.0,
+  )
+  parts = queries.reshape(60, L, W)
+  mean = np.average(parts.mean(axis=1), axis=0, weights=weights)
+  allowed = _directions(parts.reshape(-1, W) - mean)
+  # Of 180 directions none is that close to a wrong one.
+  cosines = _directions(moved[where]) @ allowed.T
+  np.testing.assert_allclose(cosines.max(axis=1), 1, atol=1e-5)
+  # As long as the key that the symbol leaves.
+  lengths = np.linalg.norm(moved[where], axis=-1)
+  np.testing.assert_allclose(lengths, np.linalg.norm(keys[0, 0]), rtol=1e-5)
+  expected = quantization.query_moments(
+    jnp.asarray(queries),
+    new.codebooks,
+    relaxation="softmax",
+    weights=jnp.asarray(weights),
+  )
+  np.testing.assert_allclose(new.moments, expected, rtol=1e-4)
+
+
+def test_keys_of_each_position_move_across_the_mean():
+  queries, keys = 0.5 + _normal(60, L * W), _normal(L, K, W, seed=1)
+  moved, where, _ = _revive(
+    queries,
+    keys,
+    np.zeros((60, L), np.uint8),
+    "softmax",
+    has_norm=True,
+    noise=0.0,
+  )
+  means = queries.reshape(60, L, W).mean(axis=0)
+  across = np.einsum("jkw,jw->jk", moved, means)
+  np.testing.assert_allclose(across[where], 0, atol=1e-5)
+  # As long as the keys of this number are, at the root of the mean square.
+  lengths = np.sqrt(np.square(keys).sum(axis=-1).mean(axis=0))
+  expected = np.broadcast_to(lengths, (L, K))
+  actual = np.linalg.norm(moved, axis=-1)
+  np.testing.assert_allclose(actual[where], expected[where], rtol=1e-5)
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "nearest"])
+def test_noise_is_in_terms_of_the_parts(relaxation):
+  queries, keys = _normal(60, L * W), _normal(L, K, W, seed=1)
+  arguments = np.zeros((60, L), np.uint8), relaxation
+  moved, _, _ = _revive(queries, keys, *arguments, noise=0.5)
+  scaled, _, _ = _revive(4 * queries, 4 * keys, *arguments, noise=0.5)
+  np.testing.assert_allclose(scaled, 4 * moved, rtol=1e-5)
+
+
+def test_keys_that_are_not_normalised_win_their_symbol():
+  queries, keys = _normal(60, L * W), _normal(L, K, W, seed=1)
+  codes = np.zeros((60, L), np.uint8)
+  moved, where, _ = _revive(queries, keys, codes, "softmax", noise=0.0)
+  parts = queries.reshape(60, L, W)
+  for j, k in np.argwhere(where):
+    scores = parts[:, j] @ moved[j, k]
+    symbol = np.argmax(_directions(parts[:, j]) @ moved[j, k])
+    assert scores[symbol] > parts[symbol, j] @ keys[j, 0]
+
+
+def test_a_symbol_goes_to_one_entry_only():
+  # Fewer symbols than dead entries: others stay dead.
+  queries, keys = _normal(3, L * W), _normal(L, K, W, seed=1)
+  codes = np.zeros((3, L), np.uint8)
+  moved, where, _ = _revive(queries, keys, codes, "nearest", noise=0.0)
+  np.testing.assert_array_equal(where.sum(axis=1), 3)
+  parts = queries.reshape(3, L, W)
+  for j in range(L):
+    np.testing.assert_allclose(
+      np.sort(moved[j][where[j]], axis=0), np.sort(parts[:, j], axis=0)
+    )
+  logits, num_revived = revival.revive_logits(
+    jax.random.key(0), jnp.zeros((3, L, K)), jnp.asarray(codes)
+  )
+  assert num_revived == 3 * L
+  np.testing.assert_array_equal((np.asarray(logits) > 0).sum(axis=-1), 1)
+
+
+def test_symbols_leave_entries_of_more_than_their_share_only():
+  # Of eight symbols two are the share of each of the four entries.
+  codes = np.array([[0]] * 5 + [[1]] * 2 + [[2]], np.uint8)
+  logits, num_revived = revival.revive_logits(
+    jax.random.key(0), jnp.zeros((8, 1, 4)), jnp.asarray(codes), num_symbols=5
+  )
+  assert num_revived == 1
+  raised = np.asarray(logits[:, 0, 3]) > 0
+  np.testing.assert_array_equal(raised, codes[:, 0] == 0)
+
+
 @pytest.mark.parametrize(("has_norm", "num_symbols"), [(True, 3), (False, 1)])
 def test_raised_logits_are_chosen(has_norm, num_symbols):
   logits = _normal(V, L, K)
