@@ -30,6 +30,13 @@ class MixVectorsTest(parameterized.TestCase):
     # Six standard deviations.
     self.assertAlmostEqual(float(mixed[:, 0].mean()), 0.3, delta=0.02)
 
+  def test_occurrences_along_all_axes_are_drawn_by_themselves(self):
+    vectors, guides = jnp.zeros((200, 100, 1)), jnp.ones((200, 100, 1))
+    mixed = guidance.mix_vectors(jax.random.key(0), vectors, guides, 0.5)
+    # Of 200 or 100 fair coins; six standard deviations.
+    self.assertLess(jnp.abs(mixed.mean(axis=0) - 0.5).max(), 0.22)
+    self.assertLess(jnp.abs(mixed.mean(axis=1) - 0.5).max(), 0.3)
+
   def test_each_side_gets_the_gradient_of_its_occurrences(self):
     vectors, guides = normal(50, 2), normal(50, 2, seed=1)
     total = lambda *args: guidance.mix_vectors(
@@ -91,6 +98,25 @@ class AutoencodingLossTest(absltest.TestCase):
     np.testing.assert_allclose(grads[2], 20 * codes / codes.size, rtol=1e-5)
     # The codes of the symbols are drawn to those of the guide, and back.
     np.testing.assert_allclose(grads[3], -grads[2], rtol=1e-5)
+
+  def test_padding_counts_in_neither_part(self):
+    where = np.array([True, False, True, False])
+    arrays = [normal(4, 3), normal(4, 3, seed=1)]
+    arrays += [normal(4, 2, 5, seed=2), normal(4, 2, 5, seed=3)]
+    for reconstruction, codes in ((1.0, 0.0), (0.0, 1.0)):
+      weights = guidance.GuidanceWeights(0.0, reconstruction, codes)
+      masked = guidance.autoencoding_loss(*arrays, weights=weights, where=where)
+      others = guidance.autoencoding_loss(
+        *(array[where] for array in arrays), weights=weights
+      )
+      np.testing.assert_allclose(masked, others, rtol=1e-6)
+
+  def test_logits_of_another_shape_are_refused(self):
+    vectors, weights = normal(4, 3), guidance.GuidanceWeights(codes=1.0)
+    with self.assertRaises(AssertionError):
+      guidance.autoencoding_loss(
+        vectors, vectors, normal(4, 2, 5), normal(4, 2, 1), weights=weights
+      )
 
   @given(st.floats(0, 5), st.floats(0, 5))
   def test_the_weights_are_linear(self, first, second):

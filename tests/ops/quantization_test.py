@@ -58,7 +58,8 @@ def test_scores_of_queries_part_by_part(batch, positions):
 
 
 @both_relaxations
-@pytest.mark.parametrize(("positions", "block"), [(1, 7), (L, 2**22)])
+# With 0 a block is smaller than the scores of one query.
+@pytest.mark.parametrize(("positions", "block"), [(1, 7), (L, 2**22), (1, 0)])
 def test_codes_in_blocks_are_the_best_scores(
   relaxation, positions, block, monkeypatch
 ):
@@ -84,6 +85,41 @@ def test_moments_of_a_table_are_those_of_its_scores(relaxation, positions):
   moments = query_moments(queries, keys, relaxation=relaxation)
   expected = normalization.centroid_moments(_scores(queries, keys, relaxation))
   chex.assert_trees_all_close(moments, expected, rtol=1e-4)
+
+
+def test_scores_of_a_table_are_never_stored_at_once(monkeypatch):
+  size, block = 4000, 50
+  monkeypatch.setattr(quantization, "_BLOCK_ENTRIES", block * L * K)
+  choose = lambda queries, keys: quantization.query_codes(
+    queries, keys, relaxation="nearest"
+  )
+  arrays = jnp.ones((size, L * W)), jnp.ones((L, K, W))
+  memory = jax.jit(choose).lower(*arrays).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < 4 * size * L * K / 4
+
+
+@both_relaxations
+def test_moments_of_bfloat16_are_those_of_the_same_numbers(relaxation):
+  arrays = [
+    jnp.asarray(array, jnp.bfloat16)
+    for array in (_normal(50, L * W), _normal(1, K, W, seed=1))
+  ]
+  exact = [array.astype(jnp.float32) for array in arrays]
+  moments = query_moments(*arrays, relaxation=relaxation)
+  expected = query_moments(*exact, relaxation=relaxation)
+  chex.assert_trees_all_equal_dtypes(moments, expected)
+  chex.assert_trees_all_close(moments, expected, rtol=1e-5)
+
+
+def test_moments_refuse_weights_of_other_symbols():
+  # One weight would count for all of them.
+  with pytest.raises(AssertionError, match="shape"):
+    quantization.query_moments(
+      jnp.ones((5, L * W)),
+      jnp.ones((1, K, W)),
+      relaxation="softmax",
+      weights=jnp.ones(1),
+    )
 
 
 @both_relaxations
@@ -153,6 +189,29 @@ def test_a_shared_gradient_has_all_its_derivatives():
   np.testing.assert_allclose(jax.jit(twice)(other), 6 * np.asarray(value))
 
 
+def test_the_temperature_is_that_of_the_softmax():
+  queries, books = jnp.asarray(_normal(5, L * W)), _normal(L, K, W, seed=1)
+  cotangent = _normal(5, L * W, seed=2)
+
+  @jax.jit
+  @jax.grad
+  def actual(scores):
+    vectors = quantization.quantize(
+      queries, scores, books, relaxation="softmax", temperature=0.3
+    )
+    return jnp.sum(vectors * cotangent)
+
+  @jax.jit
+  @jax.grad
+  def expected(scores):
+    soft = jax.nn.softmax(scores / 0.3)
+    vectors = jnp.einsum("jnk,jkw->njw", soft, books)
+    return jnp.sum(vectors.reshape(5, L * W) * cotangent)
+
+  scores = _scores(queries, books)
+  np.testing.assert_allclose(actual(scores), expected(scores), atol=1e-5)
+
+
 def test_an_unknown_relaxation_is_refused():
   text = "`relaxation` must be one of 'softmax', 'nearest', got 'gumbel'."
   arrays = jnp.ones((1, 2)), jnp.ones((1, 2, 2))
@@ -190,6 +249,20 @@ def test_the_loss_moves_the_chosen_entries_to_their_queries():
   np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
   to_queries = jax.jit(jax.grad(quantization.quantization_loss))
   assert not np.any(to_queries(queries, scores, books))
+
+
+def test_what_is_masked_counts_for_neither_loss():
+  queries, books = jnp.asarray(_normal(6, L * W)), _normal(L, K, W, seed=1)
+  scores = _scores(queries, books)
+  where = jnp.array([True, True, False, True, False, True])
+  options = {"codebook_weight": 0.5, "commitment_weight": 0.25}
+  masked = quantization.quantization_loss(
+    queries, scores, books, where=where, **options
+  )
+  others = quantization.quantization_loss(
+    queries[where], scores[:, where], books, **options
+  )
+  np.testing.assert_allclose(masked, others, rtol=1e-6)
 
 
 def test_weights_scale_the_two_losses():

@@ -300,6 +300,16 @@ def test_gumbel_codes_depend_on_the_key_alone():
   assert bool(jnp.any(first != other))
 
 
+def test_noise_is_not_rounded_to_the_type_of_the_logits():
+  logits = _normal(0, 9, K, dtype=jnp.bfloat16)
+  key = jax.random.key(0)
+  perturbed = relaxations.perturb_logits(key, logits)
+  assert perturbed.dtype == jnp.float32
+  chex.assert_trees_all_equal(
+    perturbed, relaxations.perturb_logits(key, logits.astype(jnp.float32))
+  )
+
+
 def test_gumbel_codes_keep_the_type():
   logits = _normal(0, 9, K, dtype=jnp.bfloat16)
   samples = gumbel_codes(jax.random.key(0), logits, 1.0)
@@ -419,6 +429,20 @@ def test_lookup_of_bfloat16_is_exact(logits_dtype):
   chex.assert_trees_all_equal_dtypes(gradients, (logits, codebooks))
 
 
+def test_gradients_of_bfloat16_logits_are_rounded_once():
+  logits = _normal(0, B, D, K, dtype=jnp.bfloat16)
+  codebooks, cotangent = _normal(1, D, K, W), _normal(2, B, D, W)
+  rounded, exact = (
+    _pull(
+      lambda z: relaxations.straight_through_lookup(z, codebooks, 0.5),
+      cotangent,
+      logits.astype(dtype),
+    )[1][0]
+    for dtype in (jnp.bfloat16, jnp.float32)
+  )
+  chex.assert_trees_all_equal(rounded, exact.astype(jnp.bfloat16))
+
+
 def test_one_entry_is_constant_and_has_no_gradient():
   logits, codebooks = _normal(0, B, D, 1), _normal(1, D, 1, W)
   value, (gradient, _) = _pull(
@@ -465,7 +489,15 @@ def test_lookup_under_vmap_is_the_loop():
   chex.assert_trees_all_close(mapped, stacked, atol=1e-6)
 
 
-def test_second_derivatives_are_those_of_the_estimator():
+def _product_lookup(logits, codebooks, temperature):
+  hard = relaxations.softmax_codes(logits, temperature)
+  return jnp.einsum("dk,dkw->dw", hard, codebooks)
+
+
+@pytest.mark.parametrize(
+  "lookup", [relaxations.straight_through_lookup, _product_lookup]
+)
+def test_second_derivatives_are_those_of_the_estimator(lookup):
   logits, codebooks = _normal(0, D, K), _normal(1, D, K, W)
 
   def penalty(lookup, logits):
@@ -478,7 +510,7 @@ def test_second_derivatives_are_those_of_the_estimator():
 
   actual, expected = (
     jax.jit(jax.grad(functools.partial(penalty, lookup)))(logits)
-    for lookup in (relaxations.straight_through_lookup, _oracle_lookup)
+    for lookup in (lookup, _oracle_lookup)
   )
   np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
