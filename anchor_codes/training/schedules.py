@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from anchor_codes.typing import check_at_least, check_choice
@@ -78,15 +77,10 @@ def _exponential(
       "`decay_rate` must be above 0 and at most 1 for 'exponential', got "
       f"{decay_rate}."
     )
-  # Clipped here: for a rate of 1 optax takes its `end_value` for a maximum.
-  decay = optax.exponential_decay(
-    initial, decay_steps, decay_rate, staircase=True
-  )
 
   def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
-    # Optax mixes integers and floats, which strict promotion would refuse.
-    temperature = jnp.asarray(decay(jnp.asarray(count, jnp.float32)))
-    return jnp.maximum(temperature.astype(jnp.float32), lowest)
+    temperature = initial * decay_rate ** _num_changes(count, decay_steps)
+    return jnp.maximum(temperature, lowest)
 
   return schedule
 
@@ -101,11 +95,17 @@ def _inverse_time(
     )
 
   def schedule(count: Int[Array, ""] | int) -> Float[Array, ""]:
-    # Divided as integers: float32 does not count past 2 ** 24.
-    steps = (jnp.asarray(count) // decay_steps).astype(jnp.float32)
-    return jnp.maximum(initial / (1 + decay_rate * steps), lowest)
+    changes = _num_changes(count, decay_steps)
+    return jnp.maximum(initial / (1 + decay_rate * changes), lowest)
 
   return schedule
+
+
+def _num_changes(
+  count: Int[Array, ""] | int, decay_steps: int
+) -> Float[Array, ""]:
+  # Divided as integers: float32 does not count past 2 ** 24.
+  return (jnp.asarray(count) // decay_steps).astype(jnp.float32)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -65,6 +65,16 @@ def test_temperatures_go_down_a_staircase(kind):
   assert values[-1] >= np.float32(0.3)
 
 
+@pytest.mark.parametrize("kind", ["exponential", "inverse_time"])
+def test_counts_that_float32_cannot_tell_apart(kind):
+  schedule = training.temperature_schedule(
+    kind, initial=2.0, decay_rate=0.5, decay_steps=2**25
+  )
+  for count in (2**25 - 1, jnp.int32(2**25 - 1)):
+    assert schedule(count) == 2
+  assert schedule(2**25) < 2
+
+
 @pytest.mark.parametrize("options", [{}, {"decay_rate": 1.0}])
 def test_a_rate_of_one_does_not_decay(options):
   schedule = training.temperature_schedule(
