@@ -147,6 +147,8 @@ class Pair(NamedTuple):
     (Pair(zeros(2, dtype=np.int8), None), 2),
     (jnp.zeros((3,), jnp.bfloat16), 6),
     (jax.ShapeDtypeStruct((2**20, 2**20), jnp.float32), 2**42),
+    # More than NumPy's integers hold.
+    (jax.ShapeDtypeStruct((2**31, 2**31, 2), jnp.float32), 2**65),
     ([], 0),
     (None, 0),
     ({"learning_rate": 0.1, "name": "adam"}, 0),

@@ -95,6 +95,16 @@ class PackTest(parameterized.TestCase):
       bits.pack_codes(codes, codebook_size=100),
     )
 
+  @parameterized.parameters(2, 3, 32, 100, 256, 1000, 65536)
+  def test_digits_of_jax_count_modulo_the_bits(self, codebook_size):
+    # Their values are not looked at: a wrong one must not reach the next digit.
+    codes = digits(2**20, 4, 9)
+    num_bits = (codebook_size - 1).bit_length()
+    np.testing.assert_array_equal(
+      bits.pack_codes(jnp.asarray(codes), codebook_size=codebook_size),
+      bits.pack_codes(codes % 2**num_bits, codebook_size=2**num_bits),
+    )
+
   def test_takes_lists(self):
     packed = bits.pack_codes([[1, 0, 1]], codebook_size=2)
     np.testing.assert_array_equal(packed, [[5]])

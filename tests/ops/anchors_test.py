@@ -145,9 +145,16 @@ def test_weights_at_one_position_add_up():
 
 
 def test_slots_that_are_not_used_do_not_count():
-  rows = anchors.SparseRows(jnp.array([[1, 4]]), jnp.array([[2.0, 0.0]]))
-  vector = sparse_lookup(rows, ANCHORS, jnp.array(0))
-  np.testing.assert_array_equal(vector, 2 * ANCHORS[1])
+  # Their positions may be any.
+  for position in (4, NUM_ANCHORS, 99, -1, -99):
+    indices = jnp.array([[1, position]])
+    rows = anchors.SparseRows(indices, jnp.array([[2.0, 0.0]]))
+    vector = sparse_lookup(rows, ANCHORS, jnp.array(0))
+    np.testing.assert_array_equal(vector, 2 * ANCHORS[1])
+    scores = sparse_attend(rows, ANCHORS, ANCHORS[2])
+    np.testing.assert_allclose(scores, [2 * ANCHORS[1] @ ANCHORS[2]], rtol=1e-5)
+    dense = expand(rows, num_anchors=NUM_ANCHORS)
+    np.testing.assert_array_equal(dense, [[0, 2, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.uint16])

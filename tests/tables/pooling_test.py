@@ -43,7 +43,7 @@ def test_bags_are_sums_of_lookups(name):
 @given(
   st.lists(st.integers(0, 4), max_size=8),
   st.integers(1, 5),
-  st.sampled_from(pooling.MODES),
+  st.sampled_from([*pooling.MODES, "weights"]),
 )
 def test_blocks_and_empty_bags(sizes, block, mode):
   num_ids = sum(sizes)
@@ -51,12 +51,16 @@ def test_blocks_and_empty_bags(sizes, block, mode):
   offsets = (np.cumsum(sizes, dtype=int) - sizes)[: len(sizes)]
   if not sizes:
     ids = ids[:0]
-  vectors = floats(V, 3)
+  vectors, weights = floats(V, 3), None
+  if mode == "weights":
+    mode, weights = "sum", floats(num_ids, seed=1)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pooling, "_IDS", block)
-    bags = pooling.bag(tables.DenseTable(vectors), ids, offsets, mode=mode)
+    bags = pooling.bag(
+      tables.DenseTable(vectors), ids, offsets, weights, mode=mode
+    )
   assert bags.shape == (len(sizes), 3)
-  expected = reference(vectors[ids], offsets.astype(int), None, mode)
+  expected = reference(vectors[ids], offsets.astype(int), weights, mode)
   np.testing.assert_allclose(bags, expected, rtol=1e-5, atol=1e-5)
 
 
