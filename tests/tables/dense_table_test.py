@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from table_cases import floats
 
 from anchor_codes import accounting, tables
+from anchor_codes.tables import rounding
 
 VECTORS = hnp.arrays(
   np.float32,
@@ -98,6 +99,42 @@ def test_packed_rows_are_no_worse_than_with_the_largest_scale(vectors, kind):
   size = np.square(vectors.astype(float)).sum(axis=1)
   error = np.square(table.to_dense() - vectors).sum(axis=1)
   assert np.all(error <= naive + 1e-4 * size + 1e-30)
+
+
+@pytest.mark.parametrize(("dtype", "num_levels"), [("int4", 16), ("int2", 4)])
+def test_no_scale_that_is_tried_is_better(dtype, num_levels):
+  vectors = floats(300, 5)
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  found = np.square(table.to_dense() - vectors).sum(axis=1)
+  middle = (num_levels - 1) / 2
+  least = np.sqrt(np.square(vectors).mean(axis=1)) / num_levels
+  most = np.abs(vectors).max(axis=1) / middle
+  for share in np.linspace(0, 1, 12):
+    scales = (1 - share) * least + share * most
+    levels = np.floor(vectors / scales[:, None]) + num_levels // 2
+    levels = levels.clip(0, num_levels - 1) - middle
+    best = (vectors * levels).sum(axis=1) / np.square(levels).sum(axis=1)
+    error = np.square(vectors - best[:, None] * levels).sum(axis=1)
+    assert np.all(found <= error + 1e-4 * np.square(vectors).sum(axis=1))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("int4", 0.02), ("int2", 0.3)])
+def test_packed_rows_of_tiny_numbers_are_no_zeros(dtype, limit):
+  # Their squares are zero in float32.
+  vectors = floats(50, 20) * np.float32(1e-25)
+  table = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  error = np.square((table.to_dense() - vectors).astype(float)).sum()
+  assert error < limit * np.square(vectors.astype(float)).sum()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4", "int2"])
+def test_rows_are_rounded_alike_in_blocks(dtype, monkeypatch):
+  vectors = floats(9, 5)
+  whole = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  monkeypatch.setattr(rounding, "_BLOCK", 4)
+  parts = tables.DenseTable.from_dense(vectors, dtype=dtype)
+  np.testing.assert_array_equal(parts.rows, whole.rows)
+  np.testing.assert_array_equal(parts.scales, whole.scales)
 
 
 @pytest.mark.parametrize("dtype", ["int4", "int2"])

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from table_cases import CASES, WORDS, V, floats, integers
 
 from anchor_codes import tables
-from anchor_codes.tables import base, code_search, pursuit
+from anchor_codes.tables import (
+  anchor_rows,
+  base,
+  code_search,
+  pursuit,
+  rounding,
+)
 
 # Rows that nobody can choose: they come from the id, or go through a network.
 CLOSED = {
@@ -93,6 +99,8 @@ def test_blocks_do_not_change_the_rows(name, monkeypatch):
   monkeypatch.setattr(base, "_BLOCK", 2)
   monkeypatch.setattr(code_search, "_SEARCH_BLOCK", 4)
   monkeypatch.setattr(code_search, "_SMALL", 1)
+  monkeypatch.setattr(anchor_rows, "_BLOCK", 4)
+  monkeypatch.setattr(rounding, "_BLOCK", 4)
   monkeypatch.setattr(pursuit, "_BLOCK", 4)
   np.testing.assert_allclose(
     table._encode(vectors).to_dense(), whole, rtol=1e-3, atol=1e-3
@@ -213,6 +221,21 @@ def test_a_beam_is_never_worse_than_one_greedy_code(seed, length, size):
   found, limit = np.square(rest).sum(), np.square(greedy).sum()
   # In the mean of all rows, since the beam is pruned.
   assert found <= 1.2 * limit + 1e-4
+
+
+@given(st.integers(0, 1000), st.integers(10, 20))
+def test_no_other_value_of_one_digit_is_better(seed, size):
+  # Few enough that the sweeps come to their end.
+  books = floats(3, size, 2, seed=seed)
+  vectors = floats(5, 2, seed=seed + 1)
+  codes = code_search.nearest_sums(vectors, books)
+  total = sum(books[j][codes[:, j]] for j in range(3))
+  error = np.square(vectors - total).sum(axis=1)
+  for j in range(3):
+    others = total - books[j][codes[:, j]]
+    changed = others[:, None] + books[j]
+    errors = np.square(vectors[:, None] - changed).sum(axis=2)
+    assert np.all(error <= errors.min(axis=1) + 1e-4)
 
 
 @given(st.integers(0, 1000), st.integers(1, 4), st.booleans())

@@ -132,6 +132,19 @@ def test_dense_rows_win_a_tie_against_masks():
   assert form_of(table) == "dense"
 
 
+@pytest.mark.parametrize(
+  ("dtype", "form", "nbytes"),
+  [("float32", "masked", 94), ("float16", "slots", 60)],
+)
+def test_the_smallest_form_depends_on_the_type(dtype, form, nbytes):
+  # Sixteen weights in ten rows of two at most, and masks of three bytes.
+  rows = np.zeros((10, 24), np.float32)
+  rows[:, 0], rows[:6, 1] = 1, 1
+  table = tables.AnchorTable.from_transform(floats(24, 2), rows, dtype=dtype)
+  assert form_of(table) == form
+  assert table.nbytes - table.anchors.nbytes == nbytes
+
+
 def test_slots_win_a_tie_against_masks():
   # One weight in each row, and one byte for its index or for its mask.
   rows = np.eye(8, dtype=np.float32)
@@ -178,6 +191,20 @@ def test_negative_weights_are_kept():
   transform[0, 5], transform[0, 7] = -1, 2
   table = tables.AnchorTable.from_transform(floats(40, 2), transform)
   np.testing.assert_array_equal(table.to_transform(), transform)
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 4))
+def test_slots_become_masks_of_the_same_rows(seed, num_slots, block):
+  rng = np.random.default_rng(seed)
+  indices = np.array([rng.permutation(9)[:num_slots] for _ in range(6)])
+  weights = rng.integers(-2, 3, indices.shape).astype(np.float32)
+  anchors = floats(9, 2)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(anchor_rows, "_BLOCK", block)
+    rows = anchor_rows.masked_slots(weights, indices, 9)
+  slots = tables.AnchorTable(anchors, weights=weights, indices=indices)
+  found = tables.AnchorTable(anchors, **rows)
+  np.testing.assert_array_equal(found.to_transform(), slots.to_transform())
 
 
 def test_a_table_may_have_no_weights_at_all(tmp_path):

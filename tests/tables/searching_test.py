@@ -124,6 +124,13 @@ def test_a_row_of_nan_hides_no_other(damaged):
     assert damaged not in ids
 
 
+def test_rows_of_nan_are_found_if_there_are_no_others():
+  table = tables.DenseTable(np.full((3, 1), np.nan, np.float32))
+  scores, ids = table.top_k([1.0], 2)
+  np.testing.assert_array_equal(ids, [0, 1])
+  np.testing.assert_array_equal(scores, -np.inf)
+
+
 def test_rows_of_nan_come_last():
   table = tables.DenseTable(np.float32([[np.nan], [1], [2]]))
   scores, ids = table.top_k([1.0], 3)

@@ -92,10 +92,20 @@ def test_hostile_entries_are_refused_behind_a_valid_checksum(name, path):
   entries = HOSTILE_ENTRIES[name]
   metadata = {"format": "anchor_codes", "format_version": "1"}
   metadata["sha256"] = storage._header_hash(entries, metadata)
+  # Not `tables.load`, which would refuse a file without a kind in any case.
   with hostile(path, {**entries, "__metadata__": metadata}) as error:
-    tables.load(path, verify=False)
+    storage.read(path, verify=False)
   assert "checksum" not in str(error.value)
   assert str(path) in str(error.value)
+
+
+def test_an_entry_that_fits_is_read_behind_a_valid_checksum(path):
+  entries = {"a": entry(0, 4, shape=(1,)), "b": entry(4, 8, shape=(1,))}
+  metadata = {"format": "anchor_codes", "format_version": "1"}
+  metadata["sha256"] = storage._header_hash(entries, metadata)
+  path.write_bytes(join({**entries, "__metadata__": metadata}, b"\0" * 8))
+  tensors, _ = storage.read(path, verify=False)
+  assert {n: a.shape for n, a in tensors.items()} == {"a": (1,), "b": (1,)}
 
 
 HOSTILE_HEADERS = {
@@ -173,6 +183,19 @@ def test_a_changed_tensor_is_named(path):
   with pytest.raises(tables.ArtifactError, match=text):
     tables.load(path)
   assert tables.load(path, verify=False).num_embeddings == 11
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("name", ["more", "sha256:weights"])
+def test_the_header_is_always_checked(name, verify, path):
+  # Nothing else could tell that these were changed.
+  CASES["sparse_anchors"]().table.save(path)
+  header, data = split(path.read_bytes())
+  header["__metadata__"][name] = "0" * 64
+  path.write_bytes(join(header, data))
+  text = "The header does not match its checksum"
+  with pytest.raises(tables.ArtifactError, match=text):
+    tables.load(path, verify=verify)
 
 
 def test_missing_checksums_are_refused(path):
