@@ -64,6 +64,29 @@ def test_large_matrices_are_sampled(monkeypatch):
   assert exact == 1
 
 
+def test_neighbors_of_many_rows():
+  rng = np.random.default_rng(0)
+  matrix = rng.standard_normal((600, F), np.float32)
+  other = matrix + rng.standard_normal((600, F), np.float32)
+  same = [
+    len(neighbors(matrix, i) & neighbors(other, i)) / 10 for i in range(600)
+  ]
+  found = compression.shared_neighbors(tables.DenseTable(other), matrix)
+  assert found == pytest.approx(np.mean(same))
+
+
+@pytest.mark.parametrize(
+  ("size", "most"), [(10, 4), (7, 7), (5, 9), (100_001, 1_000), (0, 3)]
+)
+def test_rows_are_spread_evenly(size, most):
+  ids = quality.spread(size, most)
+  assert len(ids) == min(size, most)
+  # From the first one to the end, in steps that differ by one at most.
+  steps = np.diff(ids, prepend=[], append=size)
+  assert size == 0 or ids[0] == 0
+  assert np.ptp(steps[: len(ids)]) <= 1 if size else not len(ids)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_few_rows(size):
   matrix = pair()[0][:size]

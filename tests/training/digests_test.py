@@ -78,6 +78,17 @@ def test_all_kinds_agree_with_themselves(leaf):
   assert digests.agrees(leaf, describe(leaf))
 
 
+@pytest.mark.parametrize("place", [0, 31, 63])
+@pytest.mark.parametrize("leaf", [VALUES, split(VALUES, "data")], ids=str)
+def test_all_of_a_digest_counts(leaf, place):
+  record = describe(leaf)
+  piece = record.get("pieces", [record])[-1]
+  digest = list(piece["sha256"])
+  digest[place] = "0" if digest[place] != "0" else "1"
+  piece["sha256"] = "".join(digest)
+  assert not digests.agrees(leaf, record)
+
+
 @hypothesis.given(
   num_rows=st.integers(1, 8),
   before=st.sampled_from([1, 2, 4]),

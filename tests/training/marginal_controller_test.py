@@ -67,6 +67,15 @@ def test_of_equals_the_last_go():
   assert plan.keep == {"words": (0, 1)}
 
 
+def test_of_many_equals_the_last_go():
+  # So many that a sort that is not stable would mix them.
+  importances = np.tile([1.0, 2.0, 1.0, 3.0], 50)
+  _, plan = marginal(drop_share=0.25).update(statistics(1.0, words=importances))
+  assert plan.keep == {
+    "words": tuple(k for k in range(200) if k < 100 or k % 2)
+  }
+
+
 def test_an_anchor_whose_use_is_unknown_goes_first():
   measured = statistics(1.0, words=[0.1, np.nan, -5.0])
   _, plan = marginal(drop_share=0.0).update(measured)

@@ -1,5 +1,7 @@
 """What does not fit is refused before it is allocated."""
 
+import os
+
 import jax
 import pytest
 
@@ -27,6 +29,12 @@ def test_what_fits_is_left_alone():
 
 def test_no_more_than_the_host_has():
   assert 0 < training.available_memory() < 2**50
+
+
+def test_free_pages_are_available(monkeypatch):
+  monkeypatch.setattr(memory, "_CGROUP_LIMITS", ())
+  free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  assert training.available_memory() > free / 2
 
 
 class Device:
