@@ -13,6 +13,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PACKAGES = (experiments.datasets, experiments.reporting)
 MODULES = [
   "experiments.bert_weights",
+  "experiments.best_epoch",
   "experiments.code_options",
   "experiments.command_line",
   "experiments.interaction_options",
