@@ -15,9 +15,9 @@ from anchor_codes import nn, ops
 ROOT = pathlib.Path(anchor_codes.__file__).parents[1]
 LAYERS = [name for name in anchor_codes.__all__ if name[0].isupper()]
 PARTS = [name for name in anchor_codes.__all__ if name.islower()]
-# What the layers share, and reductions: not for users.
+# What the layers share, reductions, and a bound of ratios: not for users.
 INTERNAL_MODULES = {"lookups", "reductions"}
-INTERNAL = {"project"}
+INTERNAL = {"limit_ratio", "project"}
 
 
 def _run(code):
