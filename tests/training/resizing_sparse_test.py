@@ -81,6 +81,18 @@ def test_moments_go_with_their_weights():
     assert moment["items"]["anchors"].shape == (2, 4)
 
 
+def test_numbers_of_sparse_rows_are_no_weights():
+  params = {"items": nnx.to_pure_dict(nnx.state(make_layer(), nnx.Param))}
+  codes = {"items": nnx.to_pure_dict(nnx.state(make_layer(), nn.Code))}
+  state = jax.tree.map(
+    jnp.ones_like, training.scale_by_row_adagrad().init(params)
+  )
+  tree = {"params": params, "codes": codes, "state": state}
+  sums = resize(tree, [4, 0], 2)["state"].sum_of_squares["items"]
+  np.testing.assert_array_equal(sums["weights"], np.ones(6))
+  assert sums["anchors"].shape == (2,)
+
+
 def test_copies_of_a_model_have_indices_of_their_own():
   tree = {
     name: {"items": nnx.to_pure_dict(nnx.state(make_layer(seed)))}
