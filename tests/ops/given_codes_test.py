@@ -13,6 +13,8 @@ from anchor_codes.ops import (
   entries,
   given_codes,
   metrics,
+  normalization,
+  quantization,
   reclustering,
 )
 
@@ -117,6 +119,13 @@ def test_a_sample_is_enough_for_the_clusters():
   assert sampled.change < 0.9 * np.var(old)
 
 
+def test_a_sample_of_vectors_has_none_twice():
+  # As many clusters as samples: those vectors stay as they are.
+  old, vectors, _ = _recluster(num_embeddings=9, length=2, num_samples=8)
+  stays = np.abs(np.asarray(old) - np.asarray(vectors)).max(axis=1) < 1e-5
+  assert stays.sum() >= 8
+
+
 def test_too_few_digits_or_samples():
   with pytest.raises(ValueError, match="`code_length` must be at least 2, got"):
     _recluster(length=1)
@@ -149,6 +158,35 @@ def test_a_shared_codebook_may_be_larger_than_the_table():
     shared_codebook=True,
   )
   np.testing.assert_allclose(books[0, digits, 0].ravel(), np.arange(6))
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_entries_start_at_a_sample_with_the_moments_of_all(positions):
+  queries, books = jnp.asarray(_normal(60, 6)), jnp.zeros((positions, 4, 2))
+  moments = normalization.Moments(jnp.zeros(4), jnp.ones(4))
+  start = entries.start_entries(
+    jax.random.key(0),
+    queries,
+    entries.Entries(books, books, moments),
+    relaxation="nearest",
+    num_iterations=0,
+    num_samples=4,
+  )
+  np.testing.assert_array_equal(start.keys, start.codebooks)
+  assert start.codebooks.shape == books.shape
+  # Without a step of k-means the centroids are parts of queries.
+  parts = np.asarray(queries).reshape(60, 3, 1, 2)
+  symbols = []
+  for j in range(positions):
+    own = parts[:, j] if positions > 1 else parts.reshape(-1, 1, 2)
+    distances = np.abs(own - np.asarray(start.codebooks[j])).max(axis=-1)
+    np.testing.assert_allclose(distances.min(axis=0), 0, atol=1e-5)
+    symbols.append(set(distances.argmin(axis=0).tolist()))
+  assert all(found == symbols[0] for found in symbols)
+  expected = quantization.query_moments(
+    queries, start.codebooks, relaxation="nearest"
+  )
+  np.testing.assert_allclose(start.moments, expected, rtol=1e-4)
 
 
 def test_a_sample_has_different_rows():

@@ -305,6 +305,22 @@ def test_vectors_start_about_as_wide_as_was_asked(
   np.testing.assert_allclose(np.std(vectors), 0.1, rtol=0.25)
 
 
+@pytest.mark.parametrize(("width", "hidden"), [(2, 32), (32, 2), (8, 8)])
+def test_gates_of_an_lstm_start_with_a_spread_of_one(width, hidden):
+  parameters = compositions.code_parameters(
+    "lstm",
+    features=8,
+    code_length=4,
+    codebook_size=5,
+    code_features=width,
+    hidden=hidden,
+    scale=0.1,
+  )
+  # Its states start at zero: all inputs are those of the code vectors.
+  inputs = width * parameters["codebooks"].std ** 2
+  np.testing.assert_allclose(inputs * parameters["kernels"].std ** 2, 1)
+
+
 @pytest.mark.parametrize(
   ("composition", "options", "expected"),
   [

@@ -131,6 +131,16 @@ def test_every_neighbour_of_a_long_row_is_found():
   np.testing.assert_array_equal(relate(graph, centres, nodes), ~is_related)
 
 
+@pytest.mark.parametrize("num_nodes", [2, 3, 4, 5, 8, 9])
+def test_every_neighbour_of_the_longest_rows_is_found(num_nodes):
+  # All nodes but one, and but the node itself.
+  nodes = np.arange(num_nodes)
+  is_neighbor = (nodes[:, None] != nodes) & (nodes != num_nodes // 2)
+  graph = ops.graph_from_rows(*np.nonzero(is_neighbor), num_nodes=num_nodes)
+  is_related = is_neighbor | np.eye(num_nodes, dtype=bool)
+  np.testing.assert_array_equal(relate(graph, nodes, nodes), ~is_related)
+
+
 def test_barred_rows_without_relations_are_left_alone():
   graph = ops.graph_from_edges([(0, 1)], num_nodes=5)
   bar = jax.jit(functools.partial(ops.relation_multipliers, unrelated=jnp.inf))

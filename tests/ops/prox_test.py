@@ -196,3 +196,13 @@ def test_catch_up_refuses_other_shapes(shape):
 def test_catch_up_keeps_the_type_of_the_rows():
   rows = jnp.ones((2, 2), jnp.bfloat16)
   assert prox.catch_up(rows, jnp.float32(0.5)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_yogi_refuses_counts_of_other_rows(size):
+  # One count would be taken for that of all rows.
+  rows, last = jnp.ones((3, 2)), jnp.zeros(size, jnp.int32)
+  with pytest.raises(AssertionError, match="shape"):
+    prox.yogi_catch_up(
+      rows, rows, rows, last, now=1, step_sizes=jnp.ones(1), l1=0.1
+    )

@@ -254,6 +254,12 @@ def test_keys_that_are_not_normalised_win_their_symbol():
     scores = parts[:, j] @ moved[j, k]
     symbol = np.argmax(_directions(parts[:, j]) @ moved[j, k])
     assert scores[symbol] > parts[symbol, j] @ keys[j, 0]
+  # A little longer, or rounding could let the present key win.
+  lengths = np.linalg.norm(moved, axis=-1) / np.linalg.norm(
+    keys[:, :1], axis=-1
+  )
+  assert (lengths[where] > 1.01).all()
+  assert (lengths[where] < 1.5).all()
 
 
 def test_a_symbol_goes_to_one_entry_only():

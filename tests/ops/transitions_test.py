@@ -341,6 +341,19 @@ def test_other_arguments_are_checked(transition):
     draw(jnp.arange(3), where=jnp.ones(2, bool))
 
 
+@pytest.mark.parametrize(
+  ("dtype", "low", "size"),
+  [(np.int8, 100, 29), (np.uint8, 1, 256), (np.uint32, 1, 2**31)],
+)
+def test_ids_must_be_able_to_hold_the_largest_one(dtype, low, size):
+  # Counted from `low`; and draws are of 32 bits with a sign, whatever the type.
+  message = f"cannot hold the largest id {low + size - 1}"
+  with pytest.raises(ValueError, match=message):
+    transitions.sse_se_transition(
+      KEY, np.full(2, low, dtype), num_embeddings=size, rate=0.5, low=low
+    )
+
+
 def test_ids_must_be_able_to_hold_the_table():
   message = "`ids` of type uint8 cannot hold the largest id 299"
   with pytest.raises(ValueError, match=message):
