@@ -198,6 +198,33 @@ def test_ids_outside_give_nan_and_leave_the_others_alone(
   np.testing.assert_allclose(result[::2], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("lookup", "attend", "make_rows"), KINDS)
+def test_ids_outside_spoil_no_gradient(lookup, attend, make_rows):
+  del attend
+
+  @jax.jit
+  @jax.grad
+  def gradient(vectors, ids):
+    found = lookup(make_rows(), vectors, ids)
+    inside = (ids >= 0) & (ids < NUM_EMBEDDINGS)
+    return jnp.sum(jnp.where(inside[:, None], found, 0))
+
+  np.testing.assert_allclose(
+    gradient(ANCHORS, jnp.array([2, -1, 0, 99])),
+    gradient(ANCHORS, jnp.array([2, 0])),
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize(("lookup", "attend", "make_rows"), KINDS)
+def test_queries_of_integers_count_as_floats(lookup, attend, make_rows):
+  del lookup
+  query = np.array([3, -1, 0, 2], np.int32)
+  scores = attend(make_rows(), ANCHORS, query)
+  exact = attend(make_rows(), ANCHORS, query.astype(np.float32))
+  np.testing.assert_array_equal(scores, exact)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.uint32])
 def test_ids_of_any_integer_type(dtype):
   rows = _rows(num_embeddings=1000)

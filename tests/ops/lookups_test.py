@@ -98,3 +98,20 @@ def test_exchange_is_one_of_two_transitions(ratio):
       key, ids, graph, rate=0.7, neighbor_ratio=ratio
     ),
   )
+
+
+def test_special_ids_may_repeat():
+  ids, key = jnp.arange(8) % 6, jax.random.key(3)
+  options = {"num_embeddings": 6, "rate": 1.0}
+  once, twice = (
+    lookups.exchange_ids(key, ids, special_ids=special, **options)
+    for special in ([1, 4], [4, 1, 4, 1])
+  )
+  np.testing.assert_array_equal(once, twice)
+  lookups.check_sharing_options(
+    num_embeddings=3,
+    rate=0.5,
+    graph=None,
+    neighbor_ratio=1.0,
+    special_ids=[0, 1, 0, 1],
+  )
