@@ -6,17 +6,19 @@ trains the same LSTM with a full table and with compact ones, all with the same
 data, steps and seed, each with settings of its own. It needs
 no download: the text is the documentation that comes with Python. Each row
 leaves `result.json`, `metrics.csv` and `embedding.safetensors` in
-a folder of its own; `comparison.png` and `comparison.md` show them all.
+a folder of its own; `comparison.png` and `comparison.md` show them all. A row
+that has its result already is not trained again.
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
-from experiments import language_modeling, reporting
+from experiments import language_modeling, reporting, tuning
 from experiments.datasets import language_model as datasets
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -75,6 +77,8 @@ def compare(
 ) -> list[dict[str, Any]]:
   """Trains all rows, and writes the table and the picture.
 
+  A row with a result of the same options in its folder is not trained again.
+
   Args:
     workdir: Folder with one folder for each row.
     quick: Whether to train on a small part of the text, to see that all works.
@@ -87,10 +91,10 @@ def compare(
   rows = []
   for label, settings in ROWS.items():
     begin = time.perf_counter()
-    result = language_modeling.train_and_evaluate(
+    result = tuning.run_once(
       base_config(quick=quick, **settings),
       workdir / label.replace(" ", "_"),
-      data=data,
+      functools.partial(language_modeling.train_and_evaluate, data=data),
     )
     rows.append(reporting.row(result, label=label))
     perplexity = result.metrics["test_perplexity"]
@@ -129,11 +133,8 @@ def write_report(rows: list[dict[str, Any]], workdir: pathlib.Path) -> None:
   reporting.write_table(path, rows, reporting.COLUMNS, PICTURE)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
   """Runs the comparison that the flags describe."""
-  if len(argv) > 1:
-    raise app.UsageError(f"Unexpected arguments: {argv[1:]}.")
-  logging.set_verbosity(logging.WARNING)
   begin = time.perf_counter()
   workdir = pathlib.Path(flags.FLAGS.workdir)
   rows = compare(workdir, quick=flags.FLAGS.quick)
@@ -148,4 +149,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "workdir", "workdir/compare", "Folder for all that the runs leave."
   )
-  app.run(main)
+  tuning.run_app(main)

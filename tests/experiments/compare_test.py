@@ -1,0 +1,16 @@
+"""Tests for `experiments.compare`."""
+
+from experiments import compare
+
+
+def test_a_second_run_reads_what_the_first_has_left(tmp_path, monkeypatch):
+  monkeypatch.setattr(compare, "ROWS", {"low rank": compare.ROWS["low rank"]})
+  first = compare.compare(tmp_path, quick=True)
+  path = tmp_path / "low_rank" / "result.json"
+  written = path.stat().st_mtime_ns
+  assert compare.compare(tmp_path, quick=True) == first
+  assert path.stat().st_mtime_ns == written
+  other = {"low rank": {**compare.ROWS["low rank"], "rank": 2}}
+  monkeypatch.setattr(compare, "ROWS", other)
+  (third,) = compare.compare(tmp_path, quick=True)
+  assert third["embedding_bytes"] < first[0]["embedding_bytes"]
