@@ -31,7 +31,7 @@ EXPERIMENTS = [
   "tqdm>=4.66",
 ]
 FAISS = ["faiss-cpu>=1.9"]
-ONNX = ["onnx>=1.17"]
+ONNX = ["flatbuffers>=24", "onnx>=1.17"]  # The first is for `jax.export`.
 DOCS = ["docutils>=0.22", "furo>=2025.9", "myst-parser>=5", "sphinx>=9"]
 TEST = [
   *EXPERIMENTS,
