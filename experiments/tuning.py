@@ -94,15 +94,17 @@ def describe(tried: Mapping[str, Any]) -> str:
 
 
 def mean_and_spread(values: Sequence[float], *, digits: int = 2) -> str:
-  """Returns the mean and the standard deviation, which one run does not have.
+  """Returns the mean, and the standard deviation if there are several.
 
   >>> mean_and_spread([1.0, 3.0])
   '2.00 ± 1.41'
   >>> mean_and_spread([0.25], digits=4)
-  '0.2500 ± 0.0000'
+  '0.2500'
   """
-  spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-  return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}"
+  mean = f"{np.mean(values):.{digits}f}"
+  if len(values) == 1:
+    return mean
+  return f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def define_names(

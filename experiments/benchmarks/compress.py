@@ -351,18 +351,20 @@ def _measure() -> None:
   if options.quick:
     run_benchmark([compress_givens.make_up()], workdir, **QUICK)
     return
-  ratios = [float(ratio) for ratio in options.ratios]
   load = functools.partial(
     compress_givens.load_given, data_dir=options.data_dir, workdir=workdir
   )
-  run_benchmark([load(name) for name in options.tables], workdir, ratios=ratios)
+  givens = [load(name) for name in options.tables]
+  run_benchmark(givens, workdir, ratios=options.ratios)
   print(f"See {workdir / NAME}.md.")
 
 
 if __name__ == "__main__":
   names = tuple(compress_givens.TABLES)
   tuning.define_names("tables", names, "What is made small.", default=names)
-  flags.DEFINE_list("ratios", list(map(str, RATIOS)), "How many times smaller.")
+  flags.DEFINE_multi_float(
+    "ratios", RATIOS, "How many times smaller.", lower_bound=1.0
+  )
   flags.DEFINE_bool("quick", False, "A run of seconds on made-up vectors.")
   flags.DEFINE_bool("scale", False, "A million rows from a file instead.")
   flags.DEFINE_string("data_dir", None, "Folder of data sets.")

@@ -88,10 +88,10 @@ ROWS: dict[str, tuning.Row] = {
       {"dropout": 0.35, "item_sharing_rate": 0.1},
     ),
   ),
-  "SSE-PT, anchors": tuning.Row(
+  "SSE-PT with anchors": tuning.Row(
     {**_SSE, **_ANCHORS}, tuning.grid("row_learning_rate", 1.0, 3.0, 10.0)
   ),
-  "SSE-PT, DPQ": tuning.Row(
+  "SSE-PT with DPQ": tuning.Row(
     {**_SSE, **_CODES},
     (
       {"relaxation": "softmax", "row_learning_rate": 1.0},
@@ -108,7 +108,7 @@ def run_benchmark(
   workdir: str | pathlib.Path,
   *,
   rows: Sequence[str] = (),
-  seeds: Sequence[int] = (0, 1),
+  seeds: int = 2,
   settings: Mapping[str, Any] | None = None,
   quick: bool = False,
 ) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def run_benchmark(
     datasets: The sequences by the names of `MODELS`.
     workdir: Folder with one folder for each run.
     rows: Names of the rows, all by default.
-    seeds: Seeds of the runs; the first one is that of the tries.
+    seeds: Number of seeds; the first one is that of the tries.
     settings: Options of all runs, in place of those of `MODELS`.
     quick: Whether each row has one try and one seed, to see that all works.
 
@@ -132,15 +132,15 @@ def run_benchmark(
     for name in rows or ROWS:
       row = ROWS[name]
       if quick:
-        row, seeds = row._replace(tries=row.tries[:1]), seeds[:1]
+        row, seeds = row._replace(tries=row.tries[:1]), 1
       run = functools.partial(
         _run, dataset, name, data=data, workdir=workdir, settings=settings
       )
       errors = [
-        -run(tried, seeds[0]).metrics["valid_ndcg_at_10"] for tried in row.tries
+        -run(tried, 0).metrics["valid_ndcg_at_10"] for tried in row.tries
       ]
       best = tuning.choose(row.tries, errors)
-      results = [run(best, seed) for seed in seeds]
+      results = [run(best, seed) for seed in range(seeds)]
       cells.append(summarize(dataset, name, best, results))
       reporting.write_table(workdir / NAME, cells, COLUMNS, PICTURE)
   return cells
@@ -159,7 +159,7 @@ def _run(
   """Runs a setting of a row with a seed, unless its record is there."""
   config = make_config(dataset, name, tried, seed=seed, settings=settings)
   folder = tuning.folder_name(tried)
-  path = workdir / dataset / name.replace(", ", "_").replace(" ", "_")
+  path = workdir / dataset / name.replace(" ", "_")
   result = tuning.run_once(
     config,
     path / f"{folder}_seed_{seed}",
@@ -225,17 +225,16 @@ def _measure() -> None:
     settings = {"epochs": options.epochs, "patience": 0}
   if options.quick:
     settings = {"epochs": 1, "patience": 0, "checkpoint_chunks": 0}
-  seeds = [int(seed) for seed in options.seeds]
   cells = run_benchmark(
     datasets,
     options.workdir,
     rows=options.rows,
-    seeds=seeds,
+    seeds=options.seeds,
     settings=settings,
     quick=options.quick,
   )
   print(f"\n{reporting.format_table(cells, COLUMNS)}\n")
-  print(f"Seeds {seeds}; mean ± standard deviation.")
+  print(f"{options.seeds} seeds; mean ± standard deviation.")
 
 
 if __name__ == "__main__":
@@ -244,7 +243,7 @@ if __name__ == "__main__":
     "datasets", MODELS, "Names of sequences.", default=("ml-1m", "video")
   )
   tuning.define_names("rows", ROWS, "Names of the rows, all by default.")
-  flags.DEFINE_list("seeds", ["0", "1"], "Seeds; the first one tries.")
+  flags.DEFINE_integer("seeds", 2, "Number of seeds.", lower_bound=1)
   flags.DEFINE_integer("epochs", 0, "Epochs of each run, 0 for the usual.")
   flags.DEFINE_string("data_dir", None, "Folder of data sets.")
   flags.DEFINE_string(

@@ -6,8 +6,9 @@ trains a small transformer on Multi30k, English to German, with labels smoothed
 by 0.1 in all rows. Each row gets the same budget: as many settings are tried
 with the first seed, BLEU on the validation text chooses, and the row is the
 mean of all seeds with the setting that was chosen. Without sharing, all tries
-go to the rate of the dropout. The test text chooses nothing. A run whose record
-is there is not repeated.
+go to the rate of the dropout. A run ends after two epochs without a better loss
+on the validation text. The test text chooses nothing. A run whose record is
+there is not repeated.
 """
 
 import dataclasses
@@ -146,10 +147,11 @@ def _measure() -> None:
     source=options.source,
     target=options.target,
     data_dir=options.data_dir or "",
+    patience=2,
     checkpoint_chunks=0,
   )
   if options.epochs:
-    config = dataclasses.replace(config, epochs=options.epochs)
+    config = dataclasses.replace(config, epochs=options.epochs, patience=0)
   data = translation.load_parallel(
     config.dataset,
     source=config.source,
