@@ -60,7 +60,12 @@ def is_table(path: str | os.PathLike) -> bool:
 
 
 def _is_ours(metadata: Any) -> bool:
-  return isinstance(metadata, dict) and metadata.get("format") == storage.FORMAT
+  # Weights of a model in the same format say nothing of rows.
+  return (
+    isinstance(metadata, dict)
+    and metadata.get("format") == storage.FORMAT
+    and "num_embeddings" in metadata
+  )
 
 
 def _open(path: str | os.PathLike) -> tuple[dict[str, Any], np.ndarray]:

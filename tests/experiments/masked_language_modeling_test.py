@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from jax import numpy as jnp
 
-from anchor_codes import nn, ops, tables, training
+from anchor_codes import nn, ops, report, tables, training
 from experiments import (
   masked_language_modeling,
   pretrained,
@@ -116,6 +116,12 @@ def test_it_learns_the_texts(found):
   assert table.nbytes == result.embedding_bytes
   assert "never" not in (folder / "words.txt").read_text()
   np.testing.assert_array_equal(table.ids_of(["<pad>", "<mask>"]), [0, 3])
+
+
+def test_its_page_shows_the_table_and_not_the_weights(found, tmp_path):
+  page = report.write_run_report(found[0], tmp_path / "page.html").read_text()
+  assert "embedding.safetensors" in page
+  assert pretrained.FILENAME not in page
 
 
 def test_all_weights_have_plain_names(found):

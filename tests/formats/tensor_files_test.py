@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from anchor_codes import formats, tables
+from anchor_codes.tables import storage
 
 VECTORS = np.float32([[1, -2.5, 0], [0.25, 4, 7]])
 HEADER = {"v": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -173,6 +174,14 @@ def test_tables_are_told_from_other_files(path, tmp_path):
   assert formats.is_table(path)
   path.write_bytes(path.read_bytes()[:-4])
   assert formats.is_table(path)  # It was one, and its reader says what it is.
+  metadata = {
+    "format": storage.FORMAT,
+    "format_version": str(storage.FORMAT_VERSION),
+    "kind": "text_transformer",
+  }
+  storage.write(path, {"encoder.bias": VECTORS}, metadata)
+  assert not formats.is_table(path)
+  np.testing.assert_array_equal(formats.read(path)[0], VECTORS)
   other = tmp_path / "vectors.txt"
   other.write_text("cat 1 2\n")
   assert not formats.is_table(other)
