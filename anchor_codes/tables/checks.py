@@ -20,6 +20,8 @@ def as_array(
 ) -> np.ndarray:
   """Returns a read-only view of an array of the right type and rank.
 
+  Bytes in another order than that of the machine are copied.
+
   Args:
     name: The argument that an error names.
     value: Anything that NumPy takes for an array.
@@ -33,6 +35,8 @@ def as_array(
   array = np.asarray(value)
   if array.dtype.name == "bfloat16":  # Which NumPy alone cannot read; exact.
     array = array.astype(np.float32)
+  # Of another machine: what serves a table knows the order of this one only.
+  array = array.astype(array.dtype.newbyteorder("="), copy=False)
   if array.dtype.name not in dtypes:
     raise ValueError(
       f"`{name}` must be {' or '.join(dtypes)}, got {array.dtype}."

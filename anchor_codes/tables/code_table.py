@@ -212,13 +212,13 @@ class CodeTable(base.Table):
     )
 
   def _compose_into(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-    if self.composition != "concat" or not self._all_digits_fit:
+    if self.composition != "concat":
       super()._compose_into(ids, vectors)
       return
     codebooks = self._vectors
     shape = (len(ids), self.code_length, codebooks.shape[1])
     parts = vectors.reshape(shape)  # A view, since rows are contiguous.
-    # All addresses are in range; `clip` only spares NumPy a buffer.
+    # Addresses are in range; `clip` only spares NumPy a buffer.
     addresses = self._addresses(ids, codebooks)
     codebooks.take(addresses, axis=0, out=parts, mode="clip")
     if self.bias is not None:
@@ -288,7 +288,14 @@ class CodeTable(base.Table):
     positions = len(vectors) // self.codebook_size
     # Modulo 1 every digit starts at the one codebook that there is.
     first = np.arange(self.code_length) % positions * self.codebook_size
-    return self._codes_of(ids) + first
+    codes = self._codes_of(ids)
+    # Of a file that was not verified. The next codebook would be read for it.
+    if not self._all_digits_fit and (codes >= self.codebook_size).any():
+      raise IndexError(
+        f"digit {codes.max()} is out of range for codebook_size "
+        f"{self.codebook_size}: the table is damaged."
+      )
+    return codes + first
 
   def _codes_of(self, ids: Any) -> np.ndarray:
     return bits.unpack_codes(

@@ -41,7 +41,8 @@ def top_k(
   >>> print(scores, ids)
   [3. 2.] [2 1]
   """
-  queries = np.asarray(queries, np.float32)
+  with np.errstate(over="ignore"):  # The check below says it better.
+    queries = np.asarray(queries, np.float32)
   _check(table, queries, k)
   flat = queries.reshape(-1, table.features)
   scores = np.empty((len(flat), k), np.float32)

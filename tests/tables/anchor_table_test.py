@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from table_cases import floats, integers
 
 from anchor_codes import accounting, tables
+from anchor_codes.tables import anchor_rows
 
 
 def make(num_anchors=5, num_nonzeros=3, *, rows=4, dtype=np.float32):
@@ -180,3 +181,19 @@ def test_masked_integers_have_a_scale_for_each_row():
   np.testing.assert_array_equal(table.to_dense(), expected)
   np.testing.assert_array_equal(table.to_transform(), expected)
   assert table.num_params == 12
+
+
+@pytest.mark.parametrize("cached", [1, 40])
+@pytest.mark.parametrize("size", [1, 5, 7])
+def test_slots_are_mixed_block_by_block(cached, size, monkeypatch):
+  table, ids = make(rows=9), integers(9, size)
+  dense = table.to_transform() @ table.anchors
+  # Of 18 numbers for each row: one row at a time, or two.
+  monkeypatch.setattr(anchor_rows, "_CACHED", cached)
+  np.testing.assert_allclose(
+    table.lookup(ids), dense[ids], rtol=1e-5, atol=1e-6
+  )
+  query = floats(6, seed=3)
+  np.testing.assert_allclose(
+    table.attend(query), dense @ query, rtol=1e-4, atol=1e-5
+  )

@@ -198,3 +198,14 @@ def test_codebooks_of_integers_take_a_quarter_of_the_bytes():
   assert table.tensors["codebooks"].nbytes * 4 == full.codebooks.nbytes
   assert table.num_params == full.num_params == 24
   np.testing.assert_array_equal(table.to_dense(), full.to_dense())
+
+
+@pytest.mark.parametrize("positions", [1, 4])
+def test_many_queries_score_as_few_do(positions):
+  books, query = floats(positions, 8, 3), floats(40, 12, seed=3)
+  bias = floats(12, seed=4)
+  table = build(books=books, composition="concat", bias=bias)
+  few = np.concatenate([table.attend(part) for part in np.split(query, 20)])
+  np.testing.assert_allclose(table.attend(query), few, rtol=1e-4, atol=1e-5)
+  dense = table.to_dense()
+  np.testing.assert_allclose(few, query @ dense.T, rtol=1e-4, atol=1e-5)

@@ -64,6 +64,23 @@ def test_the_sizes_are_sums(name):
   assert table.num_params >= params
 
 
+@pytest.mark.parametrize(
+  ("name", "own"),
+  [
+    ("projected_codes", ["projection", "bias"]),
+    ("projected_int8", ["projection"]),
+    ("scaled_uint8", ["norms"]),
+    ("sum", []),
+    ("tiered", []),
+  ],
+)
+def test_ids_scales_and_ranges_are_no_parameters(name, own):
+  table = CASES[name]().table
+  expected = sum(child.num_params for child in table.children.values())
+  expected += sum(getattr(table, array).size for array in own)
+  assert table.num_params == expected
+
+
 def test_names_of_the_file():
   table = CASES["nested"]().table
   assert table.depth == 4

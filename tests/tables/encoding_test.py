@@ -238,6 +238,22 @@ def test_no_other_value_of_one_digit_is_better(seed, size):
     assert np.all(error <= errors.min(axis=1) + 1e-4)
 
 
+@pytest.mark.parametrize("length", [2, 3])
+def test_digits_move_until_no_other_value_is_better(length):
+  books = floats(length, 6, 2)
+  vectors = floats(200, 2, seed=1)
+  codes = np.zeros((200, length), np.int32)  # Far from the best ones.
+  rest = vectors - books[:, 0].sum(axis=0)
+  matrices = [code_search._distance_matrix(book) for book in books]
+  codes = code_search._descend(codes, rest, books, matrices)
+  total = sum(book[codes[:, j]] for j, book in enumerate(books))
+  error = np.square(vectors - total).sum(axis=1)
+  for j, book in enumerate(books):
+    changed = (total - book[codes[:, j]])[:, None] + book
+    errors = np.square(vectors[:, None] - changed).sum(axis=2)
+    assert np.mean(error > errors.min(axis=1) + 1e-5) < 0.02
+
+
 @given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
 def test_sparse_weights_solve_their_normal_equations(seed, slots, positive):
   anchors, vectors = floats(7, 5, seed=seed), floats(6, 5, seed=seed + 1)

@@ -7,7 +7,7 @@ import pytest
 from table_cases import CASES, KINDS, WORDS, V
 
 from anchor_codes import bits, tables
-from anchor_codes.tables import anchor_rows, storage, vocabulary
+from anchor_codes.tables import anchor_rows, base, storage, vocabulary
 
 
 @pytest.fixture
@@ -108,13 +108,38 @@ def test_options_that_do_not_fit(option, value, text, path):
   refused(path, text, verify=False)
 
 
-def test_digits_past_the_codebook(path):
+@pytest.mark.parametrize("block", [4096, 2])
+def test_digits_past_the_codebook(block, path, monkeypatch):
+  monkeypatch.setattr(base, "_BLOCK", block)
   table = table_of("codes_concat_shared")
   codes = np.array(table.codes)
   codes[3, 1] = 3
   packed = bits.pack_codes(codes, codebook_size=4)
   forge(path, table, packed=packed)
   refused(path, "`packed` must hold digits below codebook_size 3, got 3")
+
+
+@pytest.mark.parametrize("position", [0, 3])
+@pytest.mark.parametrize(
+  "name", ["codes_concat_shared", "codes_concat_int8", "codes_lstm_float16"]
+)
+def test_bad_digits_never_read_other_vectors_without_verification(
+  name, position, path
+):
+  table = table_of(name)
+  codes = np.array(table.codes).astype(int)
+  codes[3, position] = table.codebook_size
+  packed = bits.pack_codes(codes, codebook_size=table.codebook_size + 1)
+  forge(path, table, packed=packed)
+  loaded = tables.load(path, verify=False)
+  np.testing.assert_array_equal(loaded.lookup([2]), table.lookup([2]))
+  text = f"digit {table.codebook_size} is out of range .* table is damaged"
+  for use in (
+    lambda: loaded.lookup(3),
+    lambda: loaded.attend(np.zeros(loaded.features)),
+  ):
+    with pytest.raises(IndexError, match=text):
+      use()
 
 
 def test_indices_past_the_anchors(path):

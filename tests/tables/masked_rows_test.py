@@ -207,6 +207,27 @@ def test_slots_become_masks_of_the_same_rows(seed, num_slots, block):
   np.testing.assert_array_equal(found.to_transform(), slots.to_transform())
 
 
+def test_a_slot_that_is_left_over_takes_no_weight_away():
+  weights = np.float32([[3, 0], [0, 4]])
+  rows = anchor_rows.masked_slots(weights, np.array([[0, 0], [1, 1]]), 2)
+  table = tables.AnchorTable(floats(2, 2), **rows)
+  np.testing.assert_array_equal(table.to_transform(), [[3, 0], [0, 4]])
+  assert table.weights.shape == (2,)
+
+
+@pytest.mark.parametrize(
+  ("counts", "num_nonzeros"), [([0, 0], 1), ([2, 0, 0], 1), ([2, 2, 1], 2)]
+)
+def test_new_rows_have_the_mean_number_of_non_zeros(counts, num_nonzeros):
+  transform = np.zeros((len(counts), 9), np.float32)
+  for row, count in enumerate(counts):
+    transform[row, :count] = [1, -2][:count]
+  table = masked(transform, floats(9, 5))
+  found = table._encode(floats(20, 5, seed=1))
+  # Rounded up; in a table without any one is left to choose.
+  assert found.weights.size == 20 * num_nonzeros
+
+
 def test_a_table_may_have_no_weights_at_all(tmp_path):
   anchors = floats(20, 3)
   table = tables.AnchorTable.from_transform(anchors, np.zeros((4, 20), "f4"))

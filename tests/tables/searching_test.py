@@ -75,6 +75,7 @@ def test_one_query_has_no_other_axes():
     (np.zeros(2), 1, r"`queries` must be \[..., 3\], got shape \(2,\)"),
     (np.full(3, np.nan), 1, "`queries` must be finite"),
     (np.full(3, np.inf), 1, "`queries` must be finite"),
+    (np.full(3, 1e300), 1, "`queries` must be finite"),
     (
       np.zeros(3),
       0,

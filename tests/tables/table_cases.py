@@ -304,6 +304,7 @@ CASES: dict[str, Callable[[], Case]] = {
   "masked_anchors": masked_anchors,
   "masked_anchors_float16": lambda: masked_anchors(np.float16),
   "codes_concat": lambda: codes("concat", codebook_size=32),
+  "codes_concat_bias": lambda: codes("concat", codebook_size=16, bias=True),
   "codes_concat_shared": lambda: codes(
     "concat", codebook_size=3, positions=1, bias=True
   ),

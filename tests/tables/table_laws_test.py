@@ -288,6 +288,16 @@ def test_replace_keeps_the_rest(table):
   np.testing.assert_array_equal(replaced.to_dense(), table.to_dense())
 
 
+def test_bytes_in_another_order_are_put_in_that_of_the_machine(table):
+  tensors = {
+    name: array.astype(array.dtype.newbyteorder(">"))
+    for name, array in table.tensors.items()
+  }
+  again = table.from_tensors(tensors, table.metadata)
+  assert all(array.dtype.isnative for array in again.tensors.values())
+  np.testing.assert_array_equal(again.to_dense(), table.to_dense())
+
+
 def test_repr_is_one_short_line(table):
   assert repr(table) == (
     f"{type(table).__name__}(num_embeddings={V}, "
