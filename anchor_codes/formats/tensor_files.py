@@ -99,7 +99,7 @@ def _entry(entry: Any) -> choosing.Entry:
 def _view(name: str, entry: dict[str, Any], data: np.ndarray) -> np.ndarray:
   try:
     dtype = np.dtype(_DTYPES[entry["dtype"]])
-    shape, (begin, end) = entry["shape"], entry["data_offsets"]
+    shape, (begin, end) = [*entry["shape"]], entry["data_offsets"]
   except (KeyError, TypeError, ValueError):
     raise FormatError(f"Tensor {name!r} is not of floats: {entry}.") from None
   # `type`, because True is an instance of int.

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from anchor_codes import formats
-from anchor_codes.formats import word2vec
+from anchor_codes.formats import matrix, word2vec
+from anchor_codes.formats import parquet as parquet_files
 
 VECTORS = np.float32([[1, -2.5, 0], [0.25, 4, 7]])
 WORDS = ("cat", "žluť")
@@ -63,6 +64,15 @@ def test_npy_of_other_things(array, message, tmp_path):
   assert refused(path).startswith(message)
 
 
+@pytest.mark.parametrize("row", [0, 2, 6])
+def test_values_are_looked_at_block_by_block(row, tmp_path, monkeypatch):
+  monkeypatch.setattr(matrix, "_BLOCK", 3)
+  path, vectors = tmp_path / "vectors.npy", np.ones((7, 2), np.float32)
+  vectors[row, 1] = np.nan
+  np.save(path, vectors)
+  assert refused(path) == f"Row {row} has nan or infinite values."
+
+
 def test_verification_is_an_option(tmp_path):
   path = tmp_path / "vectors.npy"
   np.save(path, np.float32([[1], [np.nan]]))
@@ -90,9 +100,9 @@ def test_npy_that_is_cut_off(size, tmp_path):
 def test_npz_with_words(save, tmp_path):
   path = tmp_path / "vectors.npz"
   save(path, words=np.array(WORDS), vectors=VECTORS)
-  matrix = formats.read(path)
-  assert matrix.vocabulary == WORDS
-  np.testing.assert_array_equal(matrix.vectors, VECTORS)
+  found = formats.read(path)
+  assert found.vocabulary == WORDS
+  np.testing.assert_array_equal(found.vectors, VECTORS)
   path = tmp_path / "bytes.npz"
   encoded = np.array([word.encode() for word in WORDS])
   save(path, words=encoded, vectors=VECTORS)
@@ -102,9 +112,9 @@ def test_npz_with_words(save, tmp_path):
 def test_npz_by_name(tmp_path):
   path = tmp_path / "vectors.npz"
   np.savez(path, a=VECTORS, b=VECTORS[:1], names=np.array(["x"]), n=np.int64(3))
-  matrix = formats.read(path, tensor="b")
-  assert matrix.vocabulary == ("x",)
-  np.testing.assert_array_equal(matrix.vectors, VECTORS[:1])
+  found = formats.read(path, tensor="b")
+  assert found.vocabulary == ("x",)
+  np.testing.assert_array_equal(found.vectors, VECTORS[:1])
   assert formats.read(path, tensor="a").vocabulary is None
   assert refused(path) == (
     "Name the tensor, one of 'a' float32 [2, 3], 'b' float32 [1, 3]."
@@ -115,6 +125,12 @@ def test_npz_by_name(tmp_path):
   assert refused(path, tensor="n") == (
     "It holds int64 [], not floats of two axes."
   )
+
+
+def test_npz_of_vectors_beside_arrays_of_more_axes(tmp_path):
+  path = tmp_path / "vectors.npz"
+  np.savez(path, kernel=np.zeros((2, 3, 4), np.float32), v=VECTORS)
+  np.testing.assert_array_equal(formats.read(path).vectors, VECTORS)
 
 
 def test_npz_does_not_guess_codes_and_scales(tmp_path):
@@ -132,11 +148,12 @@ def test_npz_with_words_twice(tmp_path):
   assert refused(path) == "Row 1 repeats the word 'cat' of row 0."
 
 
-def test_npz_shapes_are_not_trusted(tmp_path):
+@pytest.mark.parametrize("shape", [(2**40, 2**20), (2**40, 2**40)])
+def test_npz_shapes_are_not_trusted(shape, tmp_path):
   """A header may ask for any memory; the archive says how much there is."""
   header = io.BytesIO()
   np.lib.format.write_array_header_1_0(
-    header, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2**20)}
+    header, {"descr": "<f4", "fortran_order": False, "shape": shape}
   )
   path = tmp_path / "vectors.npz"
   with zipfile.ZipFile(path, "w") as archive:
@@ -152,10 +169,19 @@ def test_npz_shapes_are_not_trusted(tmp_path):
 def test_word2vec(end, tmp_path):
   path = tmp_path / "vectors.bin"
   path.write_bytes(word2vec_bytes(end))
-  matrix = formats.read(path)
-  assert matrix.vocabulary == WORDS
-  assert matrix.vectors.dtype == np.float32
-  np.testing.assert_array_equal(matrix.vectors, VECTORS)
+  found = formats.read(path)
+  assert found.vocabulary == WORDS
+  assert found.vectors.dtype == np.float32
+  np.testing.assert_array_equal(found.vectors, VECTORS)
+
+
+def test_word2vec_of_the_shortest_words(tmp_path):
+  """No file of so many vectors could be smaller."""
+  path = tmp_path / "vectors.bin"
+  path.write_bytes(b"2 1\na \0\0\x80\x3fb \0\0\0\xbf")
+  found = formats.read(path)
+  assert found.vocabulary == ("a", "b")
+  np.testing.assert_array_equal(found.vectors, [[1], [-0.5]])
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
@@ -228,19 +254,30 @@ def test_parquet(parquet, tmp_path):
     column = pa.array([list(v) for v in VECTORS.astype(dtype)], kind)
     columns = {"n": [1, 2], "word": list(WORDS), "v": column}
     write_parquet(parquet, path, columns, row_group_size=1)
-    matrix = formats.read(path)
-    assert matrix.vocabulary == WORDS
-    assert matrix.vectors.dtype == np.float32
-    np.testing.assert_array_equal(matrix.vectors, VECTORS)
+    found = formats.read(path)
+    assert found.vocabulary == WORDS
+    assert found.vectors.dtype == np.float32
+    np.testing.assert_array_equal(found.vectors, VECTORS)
+
+
+@pytest.mark.parametrize("group", [1, 3, 9])
+def test_parquet_by_batches(group, parquet, tmp_path, monkeypatch):
+  monkeypatch.setattr(parquet_files, "_BATCH", 2)
+  path, vectors = tmp_path / "vectors.parquet", np.arange(21.0).reshape(7, 3)
+  columns = {"v": vectors.tolist(), "w": list("abcdefg")}
+  write_parquet(parquet, path, columns, row_group_size=group)
+  found = formats.read(path)
+  np.testing.assert_array_equal(found.vectors, vectors)
+  assert found.vocabulary == tuple("abcdefg")
 
 
 def test_parquet_by_name(parquet, tmp_path):
   path = tmp_path / "vectors.parquet"
   columns = {"a": VECTORS.tolist(), "b": (2 * VECTORS).tolist()}
   write_parquet(parquet, path, columns)
-  matrix = formats.read(path, tensor="b")
-  assert matrix.vocabulary is None
-  np.testing.assert_array_equal(matrix.vectors, 2 * VECTORS)
+  found = formats.read(path, tensor="b")
+  assert found.vocabulary is None
+  np.testing.assert_array_equal(found.vectors, 2 * VECTORS)
   assert (
     refused(path) == "Name the column of lists of floats: one of ['a', 'b']."
   )
@@ -268,7 +305,11 @@ def test_parquet_by_name(parquet, tmp_path):
     ),
   ],
 )
-def test_parquet_of_other_things(columns, message, parquet, tmp_path):
+@pytest.mark.parametrize("batch", [1, 8192])
+def test_parquet_of_other_things(
+  batch, columns, message, parquet, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(parquet_files, "_BATCH", batch)
   path = tmp_path / "vectors.parquet"
   write_parquet(parquet, path, columns)
   assert refused(path).startswith(message)
@@ -325,3 +366,11 @@ def test_npz_with_words_that_cannot_be_read(words, text, tmp_path):
   path = tmp_path / "v.npz"
   np.savez(path, v=VECTORS, w=words)
   assert re.search(text, refused(path))
+
+
+def test_npz_with_words_that_cannot_be_read_beside_other_vectors(tmp_path):
+  path, words = tmp_path / "v.npz", np.array(WORDS, object)
+  np.savez(path, v=VECTORS, other=VECTORS[:1], w=words)
+  assert "'w' of type object" in refused(path, tensor="v")
+  # Of another length they belong to other vectors.
+  assert formats.read(path, tensor="other").vocabulary is None

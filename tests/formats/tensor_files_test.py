@@ -117,6 +117,7 @@ def test_names_like_no_other_list_what_there_is(path):
 def test_hostile_entries(change, message, path):
   write_raw(path, {"v": {**HEADER["v"], **change}})
   assert refused(path).startswith(message)
+  assert refused(path, tensor="v")
 
 
 @pytest.mark.parametrize(

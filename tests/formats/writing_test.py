@@ -50,6 +50,16 @@ def test_tables_are_dense_again(suffix, tmp_path):
   assert matrix.vocabulary in (None, table.vocabulary)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".vec", ".safetensors"])
+def test_matrices_are_written_by_blocks(suffix, tmp_path, monkeypatch):
+  monkeypatch.setattr(writing, "_BLOCK", 4)
+  path, vectors = tmp_path / f"v{suffix}", np.float32(np.arange(18))
+  formats.write(path, vectors.reshape(9, 2))
+  np.testing.assert_array_equal(
+    formats.read(path).vectors, vectors.reshape(9, 2)
+  )
+
+
 def test_tables_are_decoded_by_blocks(tmp_path, monkeypatch):
   table, sizes = table_of_codes(), []
   lookup = tables.CodeTable.lookup
@@ -103,6 +113,17 @@ def test_text_keeps_every_float32(tmp_path_factory, vectors):
   np.testing.assert_array_equal(formats.read(path).vectors, vectors)
 
 
+def test_text_keeps_every_bit(tmp_path):
+  """One in many float32 needs all of nine digits."""
+  bits = np.random.default_rng(0).integers(0, 2**32, 3000, dtype=np.uint32)
+  vectors = bits.view(np.float32).reshape(-1, 3)
+  vectors = vectors[np.isfinite(vectors).all(axis=1)]
+  formats.write(tmp_path / "v.vec", vectors)
+  np.testing.assert_array_equal(
+    formats.read(tmp_path / "v.vec").vectors, vectors
+  )
+
+
 @hypothesis.given(st.lists(st.text(max_size=5), min_size=1, unique=True))
 def test_text_keeps_words_or_refuses_them(tmp_path_factory, words):
   path = tmp_path_factory.mktemp("text") / "v.vec"
@@ -131,6 +152,7 @@ def test_words_that_would_not_come_back(word, tmp_path):
   ("vectors", "words", "message"),
   [
     (VECTORS, ["a"], "It has 1 words for 2 rows"),
+    (VECTORS, ["a", "b", "c"], "It has 3 words for 2 rows"),
     (VECTORS, ["a", "a"], "Row 1 repeats the word 'a' of row 0"),
     (VECTORS[0], None, "not floats of two axes"),
     (VECTORS.astype(int), None, "not floats of two axes"),
@@ -138,8 +160,12 @@ def test_words_that_would_not_come_back(word, tmp_path):
     (VECTORS * [[1], [np.nan]], None, "Row 1 has nan or infinite values"),
   ],
 )
+@pytest.mark.parametrize("block", [1, 4096])
 @pytest.mark.parametrize("suffix", [".npy", ".vec"])
-def test_bad_arguments_leave_no_file(suffix, vectors, words, message, tmp_path):
+def test_bad_arguments_leave_no_file(
+  suffix, block, vectors, words, message, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(writing, "_BLOCK", block)
   with pytest.raises(ValueError, match=message):
     formats.write(tmp_path / f"v{suffix}", vectors, words)
   assert list(tmp_path.iterdir()) == []
