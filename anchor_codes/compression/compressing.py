@@ -253,7 +253,7 @@ class _Job:
     """
     if len(self.matrix) <= TRIAL_ROWS:
       return slice(None)
-    rows = self.rows[TRIAL_ROWS:]
+    rows = self.rows[self.num_fitted :]
     if self.weights is not None:
       rows = rows[np.argsort(self.weights[rows] <= 0, kind="stable")]
     return np.sort(rows[:_HELD_OUT])
@@ -261,7 +261,14 @@ class _Job:
   @functools.cached_property
   def sample(self) -> Points:
     """What the trials fit."""
-    return self.points(TRIAL_ROWS)
+    return self.points(self.num_fitted)
+
+  @property
+  def num_fitted(self) -> int:
+    """How many rows the trials fit; of many so few that others are left."""
+    size = len(self.matrix)
+    others = 0 if size <= TRIAL_ROWS else min(_HELD_OUT, size // 5)
+    return min(TRIAL_ROWS, size - others)
 
   @functools.cached_property
   def fitted(self) -> dict[int, tables.Table]:

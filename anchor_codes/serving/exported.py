@@ -23,6 +23,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _MAGIC = b"anchor-codes jax"
 _DIGEST = hashlib.sha256().digest_size
 _MAX_BYTES = 2**31 - 2**20  # Offsets in the format have 31 bits.
+_MAX_ROWS = 2**31 - 1  # One id has to be left that is outside.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +58,13 @@ class ExportedLookup:
       ids = np.asarray(ids)
       if not ids.size:
         ids = ids.astype(np.int32)
-      check_integer_ids(ids)
-      # JAX would cut 64 bits down to 32, and make a row of a large id.
-      ids = np.clip(ids.astype(np.int64), -1, 2**31 - 1)
     check_integer_ids(ids)
+    if not np.can_cast(ids.dtype, np.int32):
+      # Cut down to 32 bits, a large id would be that of another row.
+      xp: Any = np if isinstance(ids, np.ndarray) else jnp
+      ids = xp.minimum(ids, 2**31 - 1)
+      if ids.dtype.kind == "i":
+        ids = xp.maximum(ids, -1)
     shape = (*ids.shape, self.features)
     if not ids.size:  # Programs are for one id at least.
       return jnp.zeros(shape, jnp.float32)
@@ -104,6 +108,11 @@ def export_jax(
     raise ValueError(
       f"`table` must have at most {_MAX_BYTES} bytes for one program, got "
       f"{table.nbytes}."
+    )
+  if table.num_embeddings > _MAX_ROWS:
+    raise ValueError(
+      f"`table` must have at most {_MAX_ROWS} rows, whose ids are int32, got "
+      f"{table.num_embeddings}."
     )
   if not platforms or not set(platforms) <= {*PLATFORMS, "rocm"}:
     raise ValueError(

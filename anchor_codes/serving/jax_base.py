@@ -249,14 +249,15 @@ def _attend(
 def _top_k(
   table: JaxTable, queries: Float[Array, "*batch features"], *, k: int
 ) -> tuple[Float[Array, "*batch k"], Int[Array, "*batch k"]]:
-  size = table.num_embeddings
+  size, least = table.num_embeddings, jnp.finfo(jnp.float32).min
   flat = queries.reshape(-1, table.features)
 
   def merge(best: Any, ids: Int[Array, " block"]) -> tuple[Any, None]:
     scores = table.score(jnp.minimum(ids, size - 1), flat)
-    # A damaged row, with scores that are `nan`, is never the best.
-    inside = (ids < size)[None, :] & ~jnp.isnan(scores)
-    scores = jnp.where(inside, scores, -jnp.inf)
+    # A damaged row, with scores that are `nan`, is never the best, but it goes
+    # before what is no row.
+    scores = jnp.where(scores > least, scores, least)
+    scores = jnp.where((ids < size)[None, :], scores, -jnp.inf)
     values = jnp.concatenate([best[0], scores], axis=1)
     found = jnp.broadcast_to(ids[None, :], scores.shape)
     found = jnp.concatenate([best[1], found], axis=1)
@@ -267,6 +268,7 @@ def _top_k(
   shape = flat.shape[0], k
   nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
   (values, ids), _ = jax.lax.scan(merge, nothing, _row_ids(size))
+  values = jnp.where(values > least, values, -jnp.inf)
   shape = (*queries.shape[:-1], k)
   return values.reshape(shape), ids.reshape(shape)
 

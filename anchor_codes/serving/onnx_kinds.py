@@ -137,8 +137,7 @@ def _hash(table: tables.HashTable, graph: Graph, ids: str) -> str:
     addresses = [graph.apply(name, ids, divisor) for name in ("Div", "Mod")]
   else:
     addresses = [
-      _hash_ids(graph, ids, len(array), table.seed + i)
-      for i, array in enumerate(table.buckets)
+      _hash_ids(graph, ids, table, number=i) for i in range(len(table.buckets))
     ]
   operation = "Add" if table.composition == "sum" else "Mul"
   vectors = [
@@ -279,18 +278,29 @@ def _mean_lstm(table: tables.CodeTable, graph: Graph, vectors: str) -> str:
   return graph.add("Mean", *outputs)
 
 
-def _hash_ids(graph: Graph, ids: str, num_buckets: int, seed: int) -> str:
-  """Hashes ids below 2 ** 32 as :func:`anchor_codes.bits.hash_ids` does.
+def _hash_ids(
+  graph: Graph, ids: str, table: tables.HashTable, *, number: int
+) -> str:
+  """Hashes ids as :func:`anchor_codes.bits.hash_ids` does.
 
   In int64 without an overflow: runtimes lack operations on uint32.
   """
-  start = np.asarray([(seed + bits._GOLDEN) % 2**32], np.uint32)
-  key = bits._mix(bits._mix(start)).astype(np.int64)
-  words = graph.apply("BitwiseXor", ids, key)
+  start = np.asarray([(table.seed + number + bits._GOLDEN) % 2**32], np.uint32)
+  key, words = bits._mix(start), ids
+  if table.num_embeddings <= 2**32:
+    key = graph.constant(bits._mix(key).astype(np.int64))
+  else:  # Only a word that is not 0 changes the key.
+    high = graph.apply("Div", ids, np.int64(2**32))
+    words = graph.apply("Mod", ids, np.int64(2**32))
+    key = _mix(graph, graph.apply("BitwiseXor", high, key.astype(np.int64)))
+  words = _mix(graph, graph.add("BitwiseXor", words, key))
+  return graph.apply("Mod", words, np.int64(len(table.buckets[number])))
+
+
+def _mix(graph: Graph, words: str) -> str:
   for shift, factor in zip((16, 13), bits._FACTORS[:, 0], strict=True):
     words = _times(graph, _fold(graph, words, shift), int(factor))
-  words = _fold(graph, words, 16)
-  return graph.apply("Mod", words, np.int64(num_buckets))
+  return _fold(graph, words, 16)
 
 
 def _fold(graph: Graph, words: str, shift: int) -> str:

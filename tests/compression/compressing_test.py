@@ -157,6 +157,21 @@ def test_rows_with_weight_are_held_out_first(monkeypatch):
   assert not set(held_out) & set(job.rows[:300])
 
 
+@pytest.mark.parametrize("trial_rows", [V - 1, V - 5, V // 2])
+def test_some_rows_are_left_to_be_judged_by(trial_rows, monkeypatch):
+  """Of a single row there is no variance: all errors would be the same."""
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", trial_rows)
+  job = compressing._Job.of(matrix(), 1, "error", None, 0)
+  assert len(job.held_out) >= V // 5
+  fitted = {row.tobytes() for row in job.sample.vectors}
+  assert len(fitted) == len(job.sample.vectors) <= trial_rows
+  assert not fitted & {row.tobytes() for row in job.read(job.held_out)}
+  report = compression.compress(matrix(), budget=2_000).report
+  errors = [trial.quality["error"] for trial in report.trials]
+  assert len({round(error, 6) for error in errors}) == len(errors)
+  assert report.chosen.quality["error"] <= sorted(errors)[1]
+
+
 @pytest.mark.parametrize("size", [40, 400, 1_100])
 @pytest.mark.parametrize("family", ["anchors", "nonnegative_anchors"])
 def test_small_tables_have_few_anchors(family, size):

@@ -37,6 +37,31 @@ def test_ids_outside_give_what_was_asked_for(tmp_path):
     lookup([0.5])
 
 
+def test_ids_of_any_width_stay_outside(tmp_path):
+  table, large = dense("int8"), [1, 2**31, 2**32 - 1]
+  path = write(table, tmp_path, outside="clip", platforms=["cpu"])
+  lookup = serving.load_exported(path)
+  expected = table.lookup([1, V - 1, V - 1])
+  for ids in (np.uint32(large), np.uint64(large), jnp.array(large, jnp.uint32)):
+    np.testing.assert_array_equal(lookup(ids), expected)
+  with jax.enable_x64(True):
+    for ids in (jnp.array([1, 2**32, 2**40]), jnp.array(large, jnp.uint64)):
+      np.testing.assert_array_equal(lookup(ids), expected)
+    below = jnp.array([-(2**32) + 5, 3])
+    np.testing.assert_array_equal(lookup(below), table.lookup([0, 3]))
+
+
+def test_more_rows_than_int32_has_ids_are_refused(tmp_path):
+  table = tables.HashTable(
+    [np.ones((3, 1), np.float32)],
+    num_embeddings=2**31,
+    addressing="hash",
+    composition="sum",
+  )
+  with pytest.raises(ValueError, match="have at most 2147483647 rows, whose"):
+    write(table, tmp_path)
+
+
 def test_jax_alone_reads_the_program(tmp_path):
   table = dense("float16")
   content = bytearray(write(table, tmp_path).read_bytes())

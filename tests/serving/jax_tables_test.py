@@ -124,6 +124,19 @@ def test_equal_scores_go_by_id():
   assert scores.tolist() == [1, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("block", [2, 4096])
+def test_rows_without_a_score_are_found_once_and_last(block, monkeypatch):
+  monkeypatch.setattr(jax_base, "_BLOCK", block)
+  rows = np.float32([[1], [np.nan], [2], [np.nan], [-np.inf]])
+  table = tables.DenseTable(rows)
+  for query in ([1.0], [10.0], [-1.0]):
+    with jax.disable_jit():
+      scores, ids = serving.to_jax(table).top_k(query, 5)
+    expected, expected_ids = table.top_k(query, 5)
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(scores, expected)
+
+
 def test_nothing_to_look_up():
   table = serving.to_jax(dense("int8"))
   assert table.lookup([]).shape == (0, FEATURES)

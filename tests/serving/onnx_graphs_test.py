@@ -54,15 +54,17 @@ def test_digits_of_any_width(codebook_size, tmp_path):
   )
 
 
-def test_hashes_of_many_ids(tmp_path):
+@pytest.mark.parametrize("size", [2**31, 2**32, 2**32 + 1, 2**62])
+def test_hashes_of_many_ids(size, tmp_path):
   table = tables.HashTable(
     [np.arange(1000, dtype=np.float32)[:, None]],
-    num_embeddings=2**31,
+    num_embeddings=size,
     addressing="hash",
     composition="sum",
     seed=2**32 - 1,
   )
-  ids = np.random.default_rng(0).integers(0, 2**31, 5000)
+  ids = np.random.default_rng(0).integers(0, size, 5000)
+  ids[0] = size - 1
   np.testing.assert_array_equal(
     run(session(table, tmp_path), ids), table.lookup(ids)
   )
