@@ -157,6 +157,59 @@ def test_rows_with_weight_are_held_out_first(monkeypatch):
   assert not set(held_out) & set(job.rows[:300])
 
 
+@pytest.mark.parametrize("trial_rows", [100, 16_384])
+def test_rows_of_large_weights_are_kept_best(trial_rows, monkeypatch):
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", trial_rows)
+  weights = np.where(np.arange(V) % 10 == 3, 50.0, 1.0)
+  options = {"budget": 9_000, "recipe": "pq:4x16"}
+  plain = compression.compress(matrix(), **options)
+  found = compression.compress(matrix(), **options, weights=weights)
+  error = compression.relative_error(plain.table, matrix(), weights)
+  assert found.report.quality["error"] < 0.8 * error
+
+
+def test_trials_are_judged_by_weights_also_beside_hot_rows():
+  weights = np.arange(V) % 7 * 10.0 + 0.1
+  options = {"budget": 9_000, "recipe": "pq:4x16", "weights": weights}
+  found = compression.compress(matrix(), **options)
+  assert found.report.quality == pytest.approx(found.report.chosen.quality)
+  found = compression.compress(matrix(), **options, num_hot=9)
+  cold = np.setdiff1d(np.arange(V), np.asarray(found.table.hot_ids))
+  expected = compression.relative_error(
+    found.table.cold, matrix()[cold], weights[cold]
+  )
+  assert found.report.chosen.quality["error"] == pytest.approx(expected)
+
+
+def test_rows_are_drawn_by_the_seed():
+  zero, one = (
+    compressing._Job.of(matrix(), 1, "error", None, seed).rows
+    for seed in (0, 1)
+  )
+  np.testing.assert_array_equal(np.sort(zero), np.arange(V))
+  assert (zero != one).any()
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_magnitudes_have_no_sign(sign):
+  given = sign * np.abs(matrix()) * np.float32(1e-20)
+  job = compressing._Job.of(given, 1, "error", None, 0)
+  assert job.magnitude.largest == np.abs(given).max()
+
+
+@pytest.mark.parametrize("trial_rows", [100, 16_384])
+def test_seeds_draw(trial_rows, monkeypatch):
+  monkeypatch.setattr(compressing, "TRIAL_ROWS", trial_rows)
+  tables_ = [
+    compression.compress(
+      matrix(), budget=9_000, recipe="pq:4x16", seed=seed
+    ).table.to_dense()
+    for seed in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(tables_[0], tables_[1])
+  assert (tables_[0] != tables_[2]).any()
+
+
 @pytest.mark.parametrize("trial_rows", [V - 1, V - 5, V // 2])
 def test_some_rows_are_left_to_be_judged_by(trial_rows, monkeypatch):
   """Of a single row there is no variance: all errors would be the same."""

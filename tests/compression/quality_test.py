@@ -87,6 +87,14 @@ def test_rows_are_spread_evenly(size, most):
   assert np.ptp(steps[: len(ids)]) <= 1 if size else not len(ids)
 
 
+def test_rows_that_are_all_the_same():
+  """Without a variance anything that is lost is all that there is."""
+  matrix = np.full((9, F), 3, np.float32)
+  assert compression.relative_error(tables.DenseTable(matrix), matrix) == 0
+  other = tables.DenseTable(matrix + np.float32(1e-3))
+  assert compression.relative_error(other, matrix) == 1
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_few_rows(size):
   matrix = pair()[0][:size]

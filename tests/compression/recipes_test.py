@@ -76,6 +76,38 @@ def test_equal_seeds_give_equal_tables(name, fitted):
   np.testing.assert_array_equal(again.to_dense(), fitted[name].to_dense())
 
 
+class Spy:
+  """A recipe that keeps what it is asked to fit."""
+
+  def fit(self, rng, given):
+    del rng
+    self.points = given
+    return tables.DenseTable(given.vectors)
+
+
+def test_directions_count_as_much_as_they_are_long():
+  vectors, weights = matrix(), np.arange(V) % 4.0
+  vectors[7] = 0
+  spy = Spy()
+  given = points.Points.of(vectors, weights)
+  table = recipes.Normed(spy).fit(np.random.default_rng(0), given)
+  lengths = np.linalg.norm(vectors, axis=1)
+  found = np.linalg.norm(spy.points.vectors, axis=1)
+  np.testing.assert_allclose(found, lengths > 0, atol=1e-5)
+  mass = weights * lengths**2
+  np.testing.assert_allclose(spy.points.weights, mass / mass.mean(), rtol=1e-4)
+  assert compression.relative_error(table, vectors) < 1e-3
+
+
+def test_norms_are_those_that_suit_the_codes():
+  vectors = matrix()
+  table = fit("norm+pq:2x4", vectors)
+  lengths = np.linalg.norm(vectors, axis=1)
+  other = tables.ScaledTable.from_norms(table.inner, lengths)
+  error = compression.relative_error
+  assert error(table, vectors) < 0.98 * error(other, vectors)
+
+
 def test_weights_of_non_negative_anchors(fitted):
   table = fitted["nonnegative_anchors:20x3"]
   assert (table.weights >= 0).all()
@@ -94,7 +126,9 @@ def test_which_recipes_are_better(fitted):
   assert error["opq:5x16x3"] < error["opq:3x16x3"]
 
 
-@pytest.mark.parametrize("name", ["pq:4x16", "opq:3x16x4", "rq:3x16x6"])
+@pytest.mark.parametrize(
+  "name", ["pq:4x16", "opq:3x16x4", "rq:3x16x6", "norm+pq:4x16"]
+)
 def test_weights_say_what_matters(name):
   vectors, heavy = matrix(), np.arange(V) < 30
   weights = np.where(heavy, 50.0, 1.0)

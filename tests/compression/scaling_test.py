@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anchor_codes import compression
-from anchor_codes.compression import scaling
+from anchor_codes.compression import recipes, scaling
 
 V, F = 300, 12
 NAMES = (
@@ -76,6 +76,18 @@ def test_rows_in_float16_have_no_scale_to_put_a_power_in():
   small = matrix() * np.float32(1e-7)
   found = compression.compress(small, budget=99_000, recipe="scalars")
   assert found.report.chosen.recipe == "int8"
+
+
+@pytest.mark.parametrize(
+  "recipe", ["float16", "int8+float16", "float16+int8", "int8+int8+float16"]
+)
+def test_rows_in_float16_hold_what_float16_does(recipe):
+  parsed, limits = recipes.parse(recipe), np.finfo(np.float16)
+  for largest in (0, limits.smallest_normal, 1, limits.max):
+    scaling.Magnitude(float(largest)).check(parsed)
+  for largest in (limits.smallest_normal / 2, 65505.0):
+    with pytest.raises(ValueError, match="for the recipe 'float16'"):
+      scaling.Magnitude(float(largest)).check(parsed)
 
 
 def test_ordinary_values_are_fitted_as_they_are():
