@@ -65,6 +65,37 @@ def test_a_tensor_by_name(tmp_path, capsys):
   np.testing.assert_array_equal(np.load(out), 2 * VECTORS)
 
 
+def test_a_tensor_of_a_table_by_name(tmp_path, capsys):
+  source, out = tmp_path / "table.safetensors", tmp_path / "v.npy"
+  weights = np.float32([[1, 0, 2], [0, 3, 0]])
+  tables.AnchorTable(VECTORS, weights=weights).save(source)
+  assert run(capsys, source, out, "--tensor", "anchors")[0] == 0
+  np.testing.assert_array_equal(np.load(out), VECTORS)
+
+
+@pytest.mark.parametrize("words", [None, WORDS])
+@pytest.mark.parametrize("name", ["v.npy", "v.safetensors"])
+def test_json_tells_whether_the_words_are_there(name, words, tmp_path, capsys):
+  source, out = tmp_path / "table.safetensors", tmp_path / "out" / name
+  out.parent.mkdir()
+  tables.DenseTable(VECTORS, vocabulary=words).save(source)
+  _, text, _ = run(capsys, source, out, "--json")
+  has_words = words is not None and name != "v.npy"
+  assert json.loads(text)["vocabulary"] == has_words
+
+
+def test_suffixes_in_capitals(source, tmp_path, capsys):
+  out = tmp_path / "V.NPY"
+  assert run(capsys, source, out)[0] == 0
+  np.testing.assert_array_equal(np.load(out), tables.load(source).to_dense())
+
+
+def test_the_name_goes_before_a_suffix_that_is_known(source, tmp_path, capsys):
+  out = tmp_path / "v.vec"
+  assert run(capsys, source, out, "--to", "npy")[0] == 0
+  np.testing.assert_array_equal(np.load(out), tables.load(source).to_dense())
+
+
 def test_the_name_goes_before_the_suffix(source, tmp_path, capsys):
   out = tmp_path / "v.dat"
   code, _, err = run(capsys, source, out)

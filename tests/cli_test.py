@@ -364,3 +364,46 @@ def test_bugs_keep_their_traceback(path, monkeypatch):
 )
 def test_bytes_are_shown_in_decimal_units(size, shown):
   assert common.human_bytes(size) == shown
+
+
+@pytest.mark.parametrize(
+  "argv",
+  [
+    ["inspect", "{}"],
+    ["neighbors", "{}", "cat"],
+    ["lookup", "{}", "cat"],
+    ["convert", "{}", "{}.npy"],
+    ["report", "{}", "--out", "{}.html"],
+  ],
+)
+def test_every_command_verifies_its_table(argv, path, capsys):
+  data = bytearray(path.read_bytes())
+  # The last codebook has nothing to do with these words.
+  place = data.index(np.float32(7.1).tobytes())
+  data[place] ^= 1
+  path.write_bytes(data)
+  code, out, err = run(capsys, *[word.format(path) for word in argv])
+  assert (code, out) == (1, "")
+  assert "'codebooks' does not match its checksum" in err
+  assert list(path.parent.iterdir()) == [path]
+
+
+def test_words_stay_as_they_are_in_json(tmp_path, capsys):
+  path = tmp_path / "table.safetensors"
+  rows = np.eye(2, dtype=np.float32)
+  tables.DenseTable(rows, vocabulary=["žluť", "b"]).save(path)
+  for command in ("lookup", "neighbors"):
+    out = run(capsys, command, path, "žluť", "--json")[1]
+    assert '"symbol": "žluť"' in out
+
+
+def test_columns_line_up_on_the_side_that_is_asked_for():
+  rows = [("word", "dtype", "n"), ("a", "f4", "1.25")]
+  assert list(common.columns(rows)) == [
+    "word  dtype     n",
+    "a        f4  1.25",
+  ]
+  assert list(common.columns(rows, left=2)) == [
+    "word  dtype     n",
+    "a     f4     1.25",
+  ]
