@@ -363,7 +363,10 @@ if __name__ == "__main__":
   names = tuple(compress_givens.TABLES)
   tuning.define_names("tables", names, "What is made small.", default=names)
   flags.DEFINE_multi_float(
-    "ratios", RATIOS, "How many times smaller.", lower_bound=1.0
+    "ratios",
+    RATIOS,
+    "How many times smaller; give the flag again for another one.",
+    lower_bound=1.0,
   )
   flags.DEFINE_bool("quick", False, "A run of seconds on made-up vectors.")
   flags.DEFINE_bool("scale", False, "A million rows from a file instead.")
