@@ -79,8 +79,9 @@ class JaxTable:
 
     Args:
       ids: Integers [num_ids].
-      offsets: Where each bag begins, ascending from 0; checked where the
-        values are known.
+      offsets: Integers [num_bags], where each bag begins, ascending from 0.
+        Where their values are not known, as under ``jax.jit``, wrong ones make
+        all bags nan.
       weights: A float for each id, or None for ones; for 'sum' only.
       mode: 'sum', or 'mean' over the ids of the bag.
 
@@ -97,6 +98,8 @@ class JaxTable:
       raise ValueError(f"`ids` must be [num_ids], got shape {ids.shape}.")
     if not isinstance(offsets, core.Tracer):
       pooling.bag_sizes(offsets, ids.size)
+    else:
+      pooling.check_offsets(offsets)
     offsets = jnp.asarray(offsets, jnp.int32)
     if weights is not None:
       if mode != "sum":
@@ -223,11 +226,13 @@ def _bag(
 
   start = jnp.zeros((num_bags, table.features), jnp.float32)
   pooled, _ = jax.lax.scan(add, start, blocks)
+  ends = jnp.append(offsets, jnp.int32(size))
+  counts = jnp.diff(ends)
+  # The ids before the first bag would belong to none.
+  pooled = jnp.where((ends[0] == 0) & jnp.all(counts >= 0), pooled, jnp.nan)
   if mode == "sum":
     return pooled
-  ends = jnp.append(offsets[1:], jnp.full(min(1, num_bags), size, jnp.int32))
-  counts = jnp.maximum(ends - offsets, 1).astype(jnp.float32)
-  return pooled / counts[:, None]
+  return pooled / jnp.maximum(counts, 1).astype(jnp.float32)[:, None]
 
 
 @jax.jit

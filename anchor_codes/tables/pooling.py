@@ -87,11 +87,7 @@ def bag_sizes(offsets: Any, num_ids: int) -> np.ndarray:
   array = np.asarray(offsets)
   if not array.size:
     array = array.astype(np.intp)  # An empty list says nothing of its type.
-  if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-    raise ValueError(
-      f"`offsets` must be integers [num_bags], got {array.dtype} of shape "
-      f"{array.shape}."
-    )
+  check_offsets(array)
   ends = np.append(array.astype(np.int64), num_ids)
   sizes = np.diff(ends)
   if ends[0] != 0 or (sizes < 0).any():
@@ -100,6 +96,22 @@ def bag_sizes(offsets: Any, num_ids: int) -> np.ndarray:
       f"got {array.tolist() if array.size < 9 else array}."
     )
   return sizes
+
+
+def check_offsets(offsets: Any) -> None:
+  """Raises an error if an array cannot be the offsets of bags.
+
+  Args:
+    offsets: The array, whose values need not be known.
+
+  Raises:
+    ValueError: If it is not one axis of integers.
+  """
+  if offsets.ndim != 1 or not np.issubdtype(offsets.dtype, np.integer):
+    raise ValueError(
+      f"`offsets` must be integers [num_bags], got {offsets.dtype} of shape "
+      f"{offsets.shape}."
+    )
 
 
 def _check_ids(

@@ -146,6 +146,23 @@ def test_nothing_to_look_up():
   assert table.top_k(np.zeros((0, FEATURES)), 2)[1].shape == (0, 2)
 
 
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 2, 1], [0, 4], []])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_wrong_offsets_of_unknown_values_give_no_sums(offsets, mode):
+  table = serving.to_jax(dense("int8"))
+  pool = jax.jit(lambda offsets: table.bag([0, 1, 2], offsets, mode=mode))
+  pooled = pool(jnp.array(offsets, jnp.int32))
+  assert pooled.shape == (len(offsets), FEATURES)
+  assert np.isnan(pooled).all()
+
+
+@pytest.mark.parametrize("offsets", [np.zeros(1, np.float32), np.zeros((1, 1))])
+def test_offsets_of_unknown_values_are_one_axis_of_integers(offsets):
+  table = serving.to_jax(dense("int8"))
+  with pytest.raises(ValueError, match="`offsets` must be integers"):
+    jax.jit(lambda offsets: table.bag([0], offsets))(offsets)
+
+
 def test_bad_arguments_are_named():
   table = serving.to_jax(dense("int8"))
   for call, text in (
