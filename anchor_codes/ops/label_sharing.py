@@ -99,11 +99,13 @@ def shared_label_loss(
   keep, everyone, neighbor = (w[nodes] if w.ndim else w for w in weights)
   own = _score_at(scores, labels)
   shared = keep * own
-  shared += everyone * jnp.sum(scores[..., low : low + size], axis=-1)
+  total = jnp.sum(scores[..., low : low + size], axis=-1)
+  shared += _weighted(everyone, total)
   if graph is not None:
-    near, exist = padded_neighbors(graph, nodes, max_degree=max_degree)
+    near, shares = padded_neighbors(graph, nodes, max_degree=max_degree)
     found = jnp.take_along_axis(scores, near + low, axis=-1)
-    shared += neighbor * jnp.sum(found * exist.astype(found.dtype), axis=-1)
+    total = jnp.sum(_weighted(shares.astype(found.dtype), found), axis=-1)
+    shared += _weighted(neighbor, total)
   return jax.nn.logsumexp(scores, axis=-1) - jnp.where(change, shared, own)
 
 
@@ -132,6 +134,12 @@ def _shift(scores: Array) -> Array:
   """Moves the largest score to 0, which no loss can tell, but roundings can."""
   largest = jnp.max(scores, axis=-1, keepdims=True)
   return scores - jax.lax.stop_gradient(largest)
+
+
+def _weighted(weight: Array, total: Array) -> Array:
+  # Without a weight, also where a class is masked: 0 times infinity is nan.
+  used = weight > 0
+  return jnp.where(used, weight * jnp.where(used, total, 0), 0)
 
 
 def _score_at(scores: Array, labels: Array) -> Array:

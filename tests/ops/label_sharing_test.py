@@ -148,6 +148,20 @@ def test_rate_zero_is_the_plain_loss(name):
   np.testing.assert_allclose(found, PLAIN, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", GRAPHS)
+def test_rate_zero_leaves_masked_classes_masked(name):
+  logits = jnp.asarray(LOGITS).at[:, LOW].set(-jnp.inf)
+  labels = np.delete(LABELS, LOW)
+  loss = lambda logits: _loss(logits, labels, 0.0, graph=GRAPHS[name])
+  values, pull_back = jax.vjp(loss, logits[labels])
+  expected = -jax.nn.log_softmax(logits)[labels, labels]
+  np.testing.assert_allclose(values, expected, rtol=1e-6)
+  (grads,) = pull_back(jnp.ones_like(values))
+  targets = jax.nn.one_hot(labels, NUM_CLASSES)
+  expected = jax.nn.softmax(logits[labels]) - targets
+  np.testing.assert_allclose(grads, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_one_class_is_never_replaced():
   found = jax.jit(functools.partial(_loss, low=3, num_embeddings=1))(
     LOGITS, LABELS, 1.0
