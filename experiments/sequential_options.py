@@ -26,8 +26,9 @@ USER_DRAWS = ("sequence", "position")
 class SequentialConfig(embeddings.EmbeddingOptions):
   """A recommender of the next item, and options of the run.
 
-  The options of the embedding are those of the items; those of the users have
-  the same, but for their kind and width.
+  The options of the embedding are those of the items. Those of the users have
+  the same, but for their kind and width, and for what is given of the items:
+  `vectors`, and codes that are made of them or in a file.
 
   Attributes:
     start_scale: Standard deviation of an entry of the vectors at the start; 0
@@ -140,8 +141,16 @@ def table_options(
   """
   if not config.has_users:
     return {"items": config}
-  users = {"embedding": config.user_embedding, "features": config.user_features}
-  return {"items": config, "users": dataclasses.replace(config, **users)}
+  users = dataclasses.replace(
+    config,
+    embedding=config.user_embedding,
+    features=config.user_features,
+    vectors="",
+    codes="random",
+    start="random" if config.start == "clusters" else config.start,
+    guidance="online" if config.guidance == "online" else "none",
+  )
+  return {"items": config, "users": users}
 
 
 def graph_names(config: SequentialConfig) -> dict[str, str]:
@@ -179,6 +188,11 @@ def check_config(config: SequentialConfig) -> None:
   typing.check_choice("sharing", config.sharing, ("none", "se", "graph"))
   graph_names(config)
   typing.check_choice("user_draws", config.user_draws, USER_DRAWS)
+  if config.relations:
+    raise ValueError(
+      f"`relations` are those of words, got {config.relations!r}: there are "
+      "none of items here."
+    )
   dropout.check_dropout("dropout", config.dropout)
   typing.check_rate("window_rate", config.window_rate)
   for name in (

@@ -16,6 +16,8 @@ from anchor_codes import steps, tables
 from experiments import (
   best_epoch,
   embeddings,
+  given_vectors,
+  knowledge,
   reporting,
   sequence_batches,
   sequential_evaluation,
@@ -63,10 +65,12 @@ class Run(best_epoch.BestEpochRun):
       self.data, max_length=config.max_length, window_rate=windows
     )
     self.input_seconds = 0.0
+    self.counts = count_events(self.data)
     trainer = sequential_trainer.Trainer(
       config,
       num_users=self.data.num_users,
       num_items=self.data.num_items,
+      known=self._load_knowledge(config),
       graphs=sequential_graphs.load_graphs(config, self.data),
     )
     super().__init__(
@@ -77,6 +81,22 @@ class Run(best_epoch.BestEpochRun):
       mesh=mesh,
     )
     self._tasks: dict[str, sequential_evaluation.RankingTask] = {}
+
+  def _load_knowledge(
+    self, config: SequentialConfig
+  ) -> dict[str, knowledge.Knowledge]:
+    """Returns what is known of each table: counts, and vectors of the items."""
+    found = {}
+    for name, options in sequential_options.table_options(config).items():
+      vectors = None
+      if options.vectors:
+        vectors = given_vectors.load_vectors(
+          options.vectors, vocabulary=self.symbols()[name]
+        )
+      found[name] = knowledge.Knowledge(
+        options, self.counts[name], vectors=vectors
+      )
+    return found
 
   def embedding_options(self) -> dict[str, embeddings.EmbeddingOptions]:
     """Returns the options of items and users."""
@@ -178,6 +198,22 @@ class Run(best_epoch.BestEpochRun):
       "input_seconds": self.input_seconds,
       "step_seconds": float(sum(self.chunk_seconds)),
     }
+
+
+def count_events(data: datasets.Sequences) -> dict[str, np.ndarray]:
+  """Returns how often items, with the padding, and users occur in training.
+
+  >>> data = datasets.make_sequences(
+  ...   "toy", users=[0, 0, 0, 1], items=[0, 1, 1, 1], source="ours",
+  ...   user_names=["ann", "bob"], item_names=["tea", "rum"])
+  >>> [counts.tolist() for counts in count_events(data).values()]
+  [[0, 1, 1], [1, 1]]
+  """
+  users, items = data.train_events
+  return {
+    "items": np.bincount(items, minlength=data.num_items + 1),
+    "users": np.bincount(users, minlength=data.num_users),
+  }
 
 
 train_and_evaluate = functools.partial(

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from anchor_codes import steps
 from experiments import (
   embeddings,
+  knowledge,
   row_trainer,
   sequential_evaluation,
   sequential_options,
@@ -28,6 +29,7 @@ class Trainer(row_trainer.RowTrainer):
     config: Options of the run.
     num_users: Number of users.
     num_items: Number of items, without padding.
+    known: What is known of the symbols of each table.
     graphs: Neighbours of users and items by the name of the table, for
       `sharing` 'graph'.
   """
@@ -38,9 +40,11 @@ class Trainer(row_trainer.RowTrainer):
     *,
     num_users: int,
     num_items: int,
+    known: Mapping[str, knowledge.Knowledge] | None = None,
     graphs: Mapping[str, Any] | None = None,
   ):
     self.config = config
+    self.known = known or {}
     self.sizes = {"items": num_items + 1, "users": num_users}
     self.options = sequential_options.table_options(config)
     self.graphs = graphs or {}
@@ -58,6 +62,7 @@ class Trainer(row_trainer.RowTrainer):
       },
       ids_per_step={name: ids[name] for name in self.options},
       lazy_from=config.lazy_from,
+      penalties={name: k.penalty() for name, k in self.known.items()},
       seed=config.seed,
     )
     self._ranks = jax.jit(self._rank)
@@ -65,17 +70,18 @@ class Trainer(row_trainer.RowTrainer):
   def make_model(self) -> sequential.SequentialRecommender:
     """Returns the model at the start of training."""
     config, rngs = self.config, nnx.Rngs(self.config.seed)
-    layers = {
-      name: embeddings.make_embedding(
-        self.sizes[name],
+    layers = {}
+    for name, options in self.options.items():
+      size, known = self.sizes[name], self.known.get(name)
+      layers[name] = embeddings.make_embedding(
+        size,
         options,
-        scale=sequential_options.start_scale(
-          config, self.sizes[name], options.features
-        ),
+        scale=sequential_options.start_scale(config, size, options.features),
         rngs=rngs,
+        vectors=None if known is None else known.vectors,
       )
-      for name, options in self.options.items()
-    }
+      if known is not None:
+        known.start(layers[name], jax.random.key(config.seed))
     return sequential.SequentialRecommender(
       **layers,
       max_length=config.max_length,

@@ -4,10 +4,12 @@ r"""Compares recommenders of the next item, with full and with compact items.
       --data_dir=/path/to/data --workdir=/tmp/sequential
 
 trains PT, SASRec and SSE-PT on MovieLens 1M and on Amazon's video games, and
-SSE-PT with items by anchors and by codes. Each row gets the same budget: as
-many settings are tried with the first seed, the validation items choose, and
-the row is the mean of all seeds with the one that was chosen. The test items
-choose nothing. A benchmark that was stopped goes on with the same command.
+SSE-PT with items by anchors and by codes: learned ones, and those of clusters
+of the items that the full SSE-PT of the same seed has learned. Each row gets
+the same budget: as many settings are tried with the first seed, the validation
+items choose, and the row is the mean of all seeds with the one that was chosen.
+The test items choose nothing. A benchmark that was stopped goes on with the
+same command.
 """
 
 import dataclasses
@@ -69,6 +71,13 @@ _CODES = {
   "codebook_size": 32,
   "stored_dtype": "float16",
 }
+_GIVEN_CODES = {
+  **_CODES,
+  "embedding": "fixed",
+  "codes": "vectors",
+  "composition": "concat",
+  "dropout": 0.2,
+}
 _ANCHORS = {
   "embedding": "anchors",
   "num_anchors": 100,
@@ -99,8 +108,17 @@ ROWS: dict[str, tuning.Row] = {
       {"relaxation": "nearest", "row_learning_rate": 1.0},
     ),
   ),
+  "SSE-PT with codes of its items": tuning.Row(
+    {**_SSE, **_GIVEN_CODES},
+    (
+      {"item_sharing_rate": 0.0, "shared_learning_rate": 1.0},
+      {"item_sharing_rate": 0.0, "shared_learning_rate": 0.3},
+      {"item_sharing_rate": 0.1, "shared_learning_rate": 1.0},
+    ),
+  ),
 }
-"""The rows of the table, each with as many tries."""
+"""The rows of the table, each with as many tries; the full SSE-PT goes before
+the one whose codes are made of its items."""
 
 
 def run_benchmark(
@@ -158,6 +176,9 @@ def _run(
 ) -> reporting.RunResult:
   """Runs a setting of a row with a seed, unless its record is there."""
   config = make_config(dataset, name, tried, seed=seed, settings=settings)
+  if config.codes == "vectors":
+    vectors = find_items(workdir / dataset / "SSE-PT", seed)
+    config = dataclasses.replace(config, vectors=str(vectors))
   folder = tuning.folder_name(tried)
   path = workdir / dataset / name.replace(" ", "_")
   result = tuning.run_once(
@@ -171,6 +192,28 @@ def _run(
   print(f"{dataset}, {name}, {folder}, seed {seed}: valid {ndcg:.4f}, "
         f"{result.seconds:.0f} s", flush=True)  # fmt: skip
   return result
+
+
+def find_items(folder: pathlib.Path, seed: int) -> pathlib.Path:
+  """Returns the items of the run of a row that validation likes best.
+
+  Args:
+    folder: That of the row.
+    seed: The seed of the run.
+
+  Raises:
+    FileNotFoundError: If there is no such run yet.
+  """
+  found = {
+    path.parent: reporting.read_result(path.parent).metrics["valid_ndcg_at_10"]
+    for path in sorted(folder.glob(f"*_seed_{seed}/result.json"))
+  }
+  if not found:
+    raise FileNotFoundError(
+      f"{folder} has no items of the seed {seed} to make codes of: run the row "
+      f"{folder.name!r} first."
+    )
+  return max(found, key=lambda path: found[path]) / "items.safetensors"
 
 
 def make_config(
