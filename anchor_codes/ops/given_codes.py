@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt
 
 from anchor_codes import typing
 
+_BLOCK = 2**16  # Codes drawn at a time: draws take many times their memory.
+
 
 def random_codes(
   key: PRNGKeyArray,
@@ -41,10 +43,19 @@ def random_codes(
   dtype = typing.code_dtype(codebook_size)
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   typing.check_at_least("code_length", code_length, 1)
-  # Draws of the narrow type itself would not be quite uniform.
-  shape = (num_embeddings, code_length)
-  digits = jax.random.randint(key, shape, 0, codebook_size, jnp.int32)
-  return digits.astype(dtype)
+  shape = (min(num_embeddings, _BLOCK), code_length)
+
+  def draw(key: PRNGKeyArray) -> UInt[Array, "block code_length"]:
+    # Draws of the narrow type itself would not be quite uniform.
+    digits = jax.random.randint(key, shape, 0, codebook_size, jnp.int32)
+    return digits.astype(dtype)
+
+  if num_embeddings <= _BLOCK:
+    return draw(key)
+  blocks = jax.lax.map(
+    draw, jax.random.split(key, -(-num_embeddings // _BLOCK))
+  )
+  return blocks.reshape(-1, code_length)[:num_embeddings]
 
 
 def as_codes(
