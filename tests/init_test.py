@@ -16,7 +16,7 @@ ROOT = pathlib.Path(anchor_codes.__file__).parents[1]
 LAYERS = [name for name in anchor_codes.__all__ if name[0].isupper()]
 PARTS = [name for name in anchor_codes.__all__ if name.islower()]
 # What the layers share, reductions, and a bound of ratios: not for users.
-INTERNAL_MODULES = {"lookups", "reductions"}
+INTERNAL_MODULES = {"drawing", "lookups", "reductions"}
 INTERNAL = {"limit_ratio", "project"}
 
 

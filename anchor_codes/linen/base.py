@@ -1,6 +1,7 @@
 """What the Linen layers share."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from flax import linen
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
-from anchor_codes.ops import indexing, lookups
+from anchor_codes.ops import drawing, indexing, lookups
 
 Dtype = jax.typing.DTypeLike
 check_finite_rows = lookups.check_finite_rows
@@ -73,5 +74,7 @@ class CompactEmbed(linen.Module):
     return indexing.as_ids(inputs, num_embeddings=self.num_embeddings)
 
   def _normal(self, name: str, std: float, *shape: int) -> Array:
-    init = jax.nn.initializers.normal(std)
-    return self.param(name, init, shape, self.param_dtype)
+    init = functools.partial(
+      drawing.normal_rows, scale=std, dtype=self.param_dtype
+    )
+    return self.param(name, init, shape)

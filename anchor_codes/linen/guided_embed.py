@@ -1,16 +1,16 @@
 """Linen twin of the guidance of a compact embedding."""
 
 import dataclasses
+import functools
 from typing import Any
 
-import jax
 from flax import linen
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
 from anchor_codes import tables, typing
 from anchor_codes.linen import base, centroid_norm, kd_embed
-from anchor_codes.ops import guidance, indexing, lookups
+from anchor_codes.ops import drawing, guidance, indexing, lookups
 
 
 class GuidedEmbed(linen.Module):
@@ -50,7 +50,7 @@ class GuidedEmbed(linen.Module):
         "given", "guide", jnp.asarray, self.guide
       ).value
     else:
-      init = jax.nn.initializers.normal(self.scale)
+      init = functools.partial(drawing.normal_rows, scale=self.scale)
       self.table = self.param("guide", init, shape)
     self.encoder = self.encoder_norm = None
     if self.parts.reconstruction or self.parts.codes:

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, table_parts
 from anchor_codes.ops import anchors as anchor_ops
-from anchor_codes.ops import buckets
+from anchor_codes.ops import buckets, drawing
 
 
 class LowRankEmbed(table_parts.FromFactors, base.CompactEmbed):
@@ -51,8 +50,8 @@ class LowRankEmbed(table_parts.FromFactors, base.CompactEmbed):
     typing.check_at_least("rank", rank, 1)
     # The same scale on both sides lets both learn at the same pace.
     std = math.sqrt(scale / math.sqrt(rank))
-    normal = lambda shape: (
-      std * jax.random.normal(rngs.params(), shape, param_dtype)
+    normal = lambda shape: drawing.normal_rows(
+      rngs.params(), shape, scale=std, dtype=param_dtype
     )
     self.factors = base.RowParam(normal((num_embeddings, rank)))
     self.projection = nnx.Param(normal((rank, features)))
@@ -128,7 +127,7 @@ class HashEmbed(base.CompactEmbed):
     std = scale / math.sqrt(num_hashes)
     shape = (num_hashes, num_buckets, features)
     self.buckets = nnx.Param(
-      std * jax.random.normal(rngs.params(), shape, param_dtype)
+      drawing.normal_rows(rngs.params(), shape, scale=std, dtype=param_dtype)
     )
 
   def _lookup(
@@ -208,8 +207,8 @@ class QREmbed(base.CompactEmbed):
     typing.check_choice("composition", composition, typing.BUCKET_COMPOSITIONS)
     self.composition = composition
     std = buckets.qr_scale(composition, scale)
-    normal = lambda rows: (
-      std * jax.random.normal(rngs.params(), (rows, features), param_dtype)
+    normal = lambda rows: drawing.normal_rows(
+      rngs.params(), (rows, features), scale=std, dtype=param_dtype
     )
     self.quotients = nnx.Param(normal(-(-num_embeddings // num_buckets)))
     self.remainders = nnx.Param(normal(num_buckets))

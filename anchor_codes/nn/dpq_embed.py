@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -12,6 +11,7 @@ from anchor_codes.nn import base, centroid_norm
 from anchor_codes.nn import temperature as tempering
 from anchor_codes.ops import codes as code_ops
 from anchor_codes.ops import (
+  drawing,
   entries,
   indexing,
   lookups,
@@ -116,8 +116,8 @@ class DPQEmbed(base.CompactEmbed):
     self.norm = (
       centroid_norm.CentroidNorm(codebook_size) if score_norm else None
     )
-    normal = lambda shape: (
-      scale * jax.random.normal(rngs.params(), shape, param_dtype)
+    normal = lambda shape: drawing.normal_rows(
+      rngs.params(), shape, scale=scale, dtype=param_dtype
     )
     shape = (1 if shared_codebook else code_length, codebook_size, width)
     self.queries = base.RowParam(normal((num_embeddings, features)))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, table_parts
 from anchor_codes.ops import codes as code_ops
-from anchor_codes.ops import compositions, indexing, reclustering
+from anchor_codes.ops import compositions, drawing, indexing, reclustering
 from anchor_codes.ops import given_codes as given
 
 
@@ -114,8 +113,10 @@ class FixedCodeEmbed(table_parts.FromGivenCodes, base.CompactEmbed):
       digits = given.as_codes("given_codes", given_codes, **sizes)
     self.digits = FixedCode(jnp.asarray(digits))
     for name, (shape, std) in parameters.items():
-      draws = jax.random.normal(rngs.params(), shape, param_dtype)
-      setattr(self, name, nnx.Param(std * draws))
+      draws = drawing.normal_rows(
+        rngs.params(), shape, scale=std, dtype=param_dtype
+      )
+      setattr(self, name, nnx.Param(draws))
     self._names = tuple(parameters)
 
   def _lookup(

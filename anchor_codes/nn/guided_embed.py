@@ -2,14 +2,13 @@
 
 from typing import Any, Self
 
-import jax
 from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from anchor_codes import tables, typing
 from anchor_codes.nn import base, centroid_norm, kd_embed
-from anchor_codes.ops import guidance, indexing, lookups
+from anchor_codes.ops import drawing, guidance, indexing, lookups
 
 
 class GuidedEmbed(base.CompactEmbed):
@@ -79,7 +78,7 @@ class GuidedEmbed(base.CompactEmbed):
     self.deterministic = deterministic
     shape = (embed.num_embeddings, embed.features)
     if guide is None:
-      table = scale * jax.random.normal(rngs.params(), shape)
+      table = drawing.normal_rows(rngs.params(), shape, scale=scale)
       self.guide = base.RowParam(table)
     else:
       guidance.check_guide(guide, shape)

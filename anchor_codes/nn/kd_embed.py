@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -13,6 +12,7 @@ from anchor_codes.nn import temperature as tempering
 from anchor_codes.ops import codes as code_ops
 from anchor_codes.ops import (
   compositions,
+  drawing,
   folding,
   indexing,
   lookups,
@@ -137,8 +137,8 @@ class KDEmbed(table_parts.FromCodes, base.CompactEmbed):
     self.entropy_weight = entropy_weight
     self.code_dropout = code_dropout
     self.deterministic = deterministic
-    normal = lambda shape, std: (
-      std * jax.random.normal(rngs.params(), shape, param_dtype)
+    normal = lambda shape, std: drawing.normal_rows(
+      rngs.params(), shape, scale=std, dtype=param_dtype
     )
     param = lambda name: (
       nnx.Param(normal(*parameters[name])) if name in parameters else None

@@ -14,7 +14,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from anchor_codes import typing
-from anchor_codes.ops import clustering
+from anchor_codes.ops import clustering, drawing
 from anchor_codes.ops.anchors import SparseRows, check_num_nonzeros
 
 
@@ -111,12 +111,23 @@ def random_rows(
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   check_num_nonzeros(num_nonzeros, num_anchors)
   key_index, key_weight = jax.random.split(key)
-  shape = (num_embeddings, num_nonzeros)
   # On the host: the products can pass 2 ** 31.
   edges = np.arange(num_nonzeros + 1) * num_anchors // num_nonzeros
   low, high = edges[None, :-1], edges[None, 1:]
-  indices = jax.random.randint(key_index, shape, low, high)
-  weights = jax.random.uniform(key_weight, shape, maxval=scale)
+  indices = drawing.draw_rows(
+    key_index,
+    num_embeddings,
+    lambda key, number: jax.random.randint(
+      key, (number, num_nonzeros), low, high
+    ),
+  )
+  weights = drawing.draw_rows(
+    key_weight,
+    num_embeddings,
+    lambda key, number: jax.random.uniform(
+      key, (number, num_nonzeros), maxval=scale
+    ),
+  )
   return SparseRows(indices, weights)
 
 
@@ -205,9 +216,13 @@ def antipodal_rows(
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   typing.check_at_least("num_anchors", num_anchors, 1)
   pairs = -(-num_anchors // 2)
-  signed = scale * jax.random.normal(key, (num_embeddings, pairs))
-  both = jnp.concatenate([jax.nn.relu(signed), jax.nn.relu(-signed)], axis=1)
-  return both[:, :num_anchors]
+
+  def draw(key: PRNGKeyArray, number: int) -> Array:
+    signed = scale * jax.random.normal(key, (number, pairs))
+    both = jnp.concatenate([jax.nn.relu(signed), jax.nn.relu(-signed)], axis=1)
+    return both[:, :num_anchors]
+
+  return drawing.draw_rows(key, num_embeddings, draw)
 
 
 def antipodal_anchors(

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt
 
 from anchor_codes import typing
-
-_BLOCK = 2**16  # Codes drawn at a time: draws take many times their memory.
+from anchor_codes.ops import drawing
 
 
 def random_codes(
@@ -43,19 +42,14 @@ def random_codes(
   dtype = typing.code_dtype(codebook_size)
   typing.check_at_least("num_embeddings", num_embeddings, 1)
   typing.check_at_least("code_length", code_length, 1)
-  shape = (min(num_embeddings, _BLOCK), code_length)
 
-  def draw(key: PRNGKeyArray) -> UInt[Array, "block code_length"]:
+  def draw(key: PRNGKeyArray, number: int) -> UInt[Array, "number _"]:
     # Draws of the narrow type itself would not be quite uniform.
+    shape = (number, code_length)
     digits = jax.random.randint(key, shape, 0, codebook_size, jnp.int32)
     return digits.astype(dtype)
 
-  if num_embeddings <= _BLOCK:
-    return draw(key)
-  blocks = jax.lax.map(
-    draw, jax.random.split(key, -(-num_embeddings // _BLOCK))
-  )
-  return blocks.reshape(-1, code_length)[:num_embeddings]
+  return drawing.draw_rows(key, num_embeddings, draw)
 
 
 def as_codes(

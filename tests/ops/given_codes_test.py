@@ -43,26 +43,6 @@ def test_random_codes_are_as_unique_as_expected(
   assert drawn.max() == codebook_size - 1
 
 
-@pytest.mark.parametrize("number", [8, 9, 17, 200])
-def test_many_codes_are_drawn_in_blocks_that_differ(number, monkeypatch):
-  monkeypatch.setattr(given_codes, "_BLOCK", 8)
-  drawn = given_codes.random_codes(
-    jax.random.key(0), num_embeddings=number, code_length=32, codebook_size=8
-  )
-  assert drawn.shape == (number, 32)
-  assert drawn.dtype == np.uint8
-  assert metrics.unique_fraction(np.asarray(drawn)) == 1
-  np.testing.assert_array_equal(np.unique(drawn), np.arange(8))
-
-
-def test_to_draw_codes_takes_little_more_memory_than_they_do():
-  sizes = {"num_embeddings": 10**6, "code_length": 16, "codebook_size": 32}
-  draw = functools.partial(given_codes.random_codes, **sizes)
-  compiled = jax.jit(draw).lower(jax.random.key(0)).compile()
-  needed = compiled.memory_analysis().temp_size_in_bytes
-  assert needed < 3 * 10**6 * 16
-
-
 @pytest.mark.parametrize("size", [256, 257])
 def test_codes_are_of_the_smallest_type(size):
   sizes = {**SIZES, "codebook_size": size}
