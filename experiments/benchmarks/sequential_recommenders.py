@@ -4,12 +4,12 @@ r"""Compares recommenders of the next item, with full and with compact items.
       --data_dir=/path/to/data --workdir=/tmp/sequential
 
 trains PT, SASRec and SSE-PT on MovieLens 1M and on Amazon's video games, and
-SSE-PT with items by anchors and by codes: learned ones, and those of clusters
-of the items that the full SSE-PT of the same seed has learned. Each row gets
-the same budget: as many settings are tried with the first seed, the validation
-items choose, and the row is the mean of all seeds with the one that was chosen.
-The test items choose nothing. A benchmark that was stopped goes on with the
-same command.
+SSE-PT with items by anchors and by codes: learned ones, those of clusters of
+the items that the full SSE-PT of the same seed has learned, and its items
+compressed after the training. Each row gets the same budget: as many settings
+are tried with the first seed, the validation items choose, and the row is the
+mean of all seeds with the one that was chosen. The test items choose nothing. A
+benchmark that was stopped goes on with the same command.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from absl import flags
 
 from experiments import (
   reporting,
+  sequential_compression,
   sequential_options,
   sequential_recommending,
   tuning,
@@ -53,6 +54,9 @@ PICTURE = reporting.Picture(
   x="item_bytes",
   panel="dataset",
 )
+
+FULL, COMPRESSED = "SSE-PT", "SSE-PT with compressed items"
+"""The row that others start from, and the one that is not trained."""
 
 MODELS: dict[str, dict[str, Any]] = {
   "ml-1m": {"epochs": 200, "eval_epochs": 5, "patience": 50},
@@ -89,7 +93,7 @@ _ANCHORS = {
 ROWS: dict[str, tuning.Row] = {
   "PT": tuning.Row({"model": "pt"}, _DROPOUTS),
   "SASRec": tuning.Row({"model": "sasrec"}, _DROPOUTS),
-  "SSE-PT": tuning.Row(
+  FULL: tuning.Row(
     _SSE,
     (
       {"dropout": 0.2, "item_sharing_rate": 0.1},
@@ -116,9 +120,10 @@ ROWS: dict[str, tuning.Row] = {
       {"item_sharing_rate": 0.1, "shared_learning_rate": 1.0},
     ),
   ),
+  COMPRESSED: tuning.Row({}, tuning.grid("count_power", 0.0, 0.5, 1.0)),
 }
 """The rows of the table, each with as many tries; the full SSE-PT goes before
-the one whose codes are made of its items."""
+those whose codes are made of its items. The last one trains nothing."""
 
 
 def run_benchmark(
@@ -152,7 +157,12 @@ def run_benchmark(
       if quick:
         row, seeds = row._replace(tries=row.tries[:1]), 1
       run = functools.partial(
-        _run, dataset, name, data=data, workdir=workdir, settings=settings
+        _compress if name == COMPRESSED else _run,
+        dataset,
+        name,
+        data=data,
+        workdir=workdir,
+        settings=settings,
       )
       errors = [
         -run(tried, 0).metrics["valid_ndcg_at_10"] for tried in row.tries
@@ -177,25 +187,69 @@ def _run(
   """Runs a setting of a row with a seed, unless its record is there."""
   config = make_config(dataset, name, tried, seed=seed, settings=settings)
   if config.codes == "vectors":
-    vectors = find_items(workdir / dataset / "SSE-PT", seed)
-    config = dataclasses.replace(config, vectors=str(vectors))
-  folder = tuning.folder_name(tried)
-  path = workdir / dataset / name.replace(" ", "_")
+    full = find_run(workdir / dataset / FULL, seed)
+    vectors = str(full / sequential_compression.ITEMS_FILE)
+    config = dataclasses.replace(config, vectors=vectors)
   result = tuning.run_once(
     config,
-    path / f"{folder}_seed_{seed}",
+    _folder(workdir, dataset, name, tried, seed),
     lambda config, path: sequential_recommending.train_and_evaluate(
       config, path, data=data, resume=True
     ),
   )
-  ndcg = result.metrics["valid_ndcg_at_10"]
-  print(f"{dataset}, {name}, {folder}, seed {seed}: valid {ndcg:.4f}, "
-        f"{result.seconds:.0f} s", flush=True)  # fmt: skip
+  _print(dataset, name, tried, seed, result)
   return result
 
 
-def find_items(folder: pathlib.Path, seed: int) -> pathlib.Path:
-  """Returns the items of the run of a row that validation likes best.
+def _compress(
+  dataset: str,
+  name: str,
+  tried: Mapping[str, Any],
+  seed: int,
+  *,
+  data: sequences.Sequences,
+  workdir: pathlib.Path,
+  settings: Mapping[str, Any] | None,
+) -> reporting.RunResult:
+  """Compresses the items of the full run, unless its record is there."""
+  del settings
+  full = find_run(workdir / dataset / FULL, seed)
+  result = tuning.run_once(
+    sequential_compression.CompressionOptions(
+      run=str(full), seed=seed, **tried
+    ),
+    _folder(workdir, dataset, name, tried, seed),
+    functools.partial(sequential_compression.compress_items, data=data),
+  )
+  _print(dataset, name, tried, seed, result)
+  return result
+
+
+def _folder(
+  workdir: pathlib.Path,
+  dataset: str,
+  name: str,
+  tried: Mapping[str, Any],
+  seed: int,
+) -> pathlib.Path:
+  folder = f"{tuning.folder_name(tried)}_seed_{seed}"
+  return workdir / dataset / name.replace(" ", "_") / folder
+
+
+def _print(
+  dataset: str,
+  name: str,
+  tried: Mapping[str, Any],
+  seed: int,
+  result: reporting.RunResult,
+) -> None:
+  ndcg = result.metrics["valid_ndcg_at_10"]
+  print(f"{dataset}, {name}, {tuning.folder_name(tried)}, seed {seed}: "
+        f"valid {ndcg:.4f}, {result.seconds:.0f} s", flush=True)  # fmt: skip
+
+
+def find_run(folder: pathlib.Path, seed: int) -> pathlib.Path:
+  """Returns the folder of the run of a row that validation likes best.
 
   Args:
     folder: That of the row.
@@ -210,10 +264,10 @@ def find_items(folder: pathlib.Path, seed: int) -> pathlib.Path:
   }
   if not found:
     raise FileNotFoundError(
-      f"{folder} has no items of the seed {seed} to make codes of: run the row "
-      f"{folder.name!r} first."
+      f"{folder} has no run of the seed {seed} whose items could be "
+      f"compressed: run the row {folder.name!r} first."
     )
-  return max(found, key=lambda path: found[path]) / "items.safetensors"
+  return max(found, key=lambda path: found[path])
 
 
 def make_config(
@@ -267,7 +321,7 @@ def _measure() -> None:
   if options.epochs:
     settings = {"epochs": options.epochs, "patience": 0}
   if options.quick:
-    settings = {"epochs": 1, "patience": 0, "checkpoint_chunks": 0}
+    settings = {"epochs": 1, "patience": 0, "checkpoint_chunks": 1}
   cells = run_benchmark(
     datasets,
     options.workdir,

@@ -11,6 +11,7 @@ from flax import nnx
 from anchor_codes import tables
 from experiments import (
   reporting,
+  sequential_compression,
   sequential_options,
   sequential_recommending,
 )
@@ -163,10 +164,11 @@ def test_vectors_of_other_items_are_refused(tmp_path):
 CODES = "SSE-PT with codes of its items"
 
 
-def benchmark_runs(workdir, rows):
-  settings = {"features": 4, "user_features": 4, "max_length": 8}
+def benchmark_runs(workdir, rows, *, features=4):
+  settings = {"features": features, "user_features": 4, "max_length": 8}
   settings |= {"code_length": 2, "codebook_size": 3, "num_blocks": 1}
   settings |= {"batch_size": 16, "epochs": 1, "eval_epochs": 1, "patience": 0}
+  settings |= {"checkpoint_chunks": 1}
   return benchmark.run_benchmark(
     {"synthetic": DATA}, workdir, rows=rows, quick=True, settings=settings
   )
@@ -202,4 +204,66 @@ def test_the_best_run_of_a_seed_gives_its_items(tmp_path):
       seconds_per_epoch=1.0,
     )
     reporting.write_result(result, tmp_path / name)
-  assert benchmark.find_items(tmp_path, 0).parent.name == "b_seed_0"
+  assert benchmark.find_run(tmp_path, 0).name == "b_seed_0"
+
+
+@pytest.fixture(scope="module")
+def compressed(_usual_promotion, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("compressed")
+  # A tenth of fewer bytes would hold no table at all.
+  rows = ["SSE-PT", benchmark.COMPRESSED]
+  cells = benchmark_runs(workdir, rows, features=32)
+  (full,) = workdir.glob("synthetic/SSE-PT/*_seed_0")
+  (small,) = workdir.glob("synthetic/SSE-PT_with_compressed_items/*_seed_0")
+  return cells, full, small
+
+
+def test_items_are_compressed_after_the_training(compressed):
+  cells, full, small = compressed
+  assert cells[1]["chosen"] == "count_power 0.0"
+  table = tables.load(small / "items.safetensors")
+  before = tables.load(full / "items.safetensors")
+  assert table.vocabulary == before.vocabulary
+  assert cells[1]["item_bytes"] == table.nbytes <= before.nbytes / 10
+  everything = np.arange(ROWS)
+  error = table.lookup(everything) - before.lookup(everything)
+  assert (
+    0 < np.square(error).mean() < np.square(before.lookup(everything)).mean()
+  )
+
+
+def test_the_measured_model_has_the_compressed_items(compressed):
+  _, full, small = compressed
+  options = sequential_options.SequentialConfig(
+    **reporting.read_result(full).config
+  )
+  run = sequential_recommending.Run(options, full, data=DATA)
+  state = run.best_of(run.train(resume=True))
+  recorded = reporting.read_result(full).metrics
+  found = reporting.read_result(small).metrics
+  assert run.measure(state, "test")["test_ndcg_at_10"] == pytest.approx(
+    recorded["test_ndcg_at_10"], rel=1e-6
+  )
+  table = tables.load(small / "items.safetensors")
+  model = run.trainer.model_of(state)
+  model.items.embedding[...] = table.lookup(np.arange(ROWS))
+  state = run.trainer.replace_model(state, model)
+  for name, value in run.measure(state, "test").items():
+    assert found[name] == pytest.approx(value, rel=1e-5)
+  assert found["test_ndcg_at_10"] != recorded["test_ndcg_at_10"]
+
+
+def test_only_full_items_are_compressed(tmp_path):
+  run = make_run(tmp_path, embedding="anchors", checkpoint_chunks=0)
+  run.finish(run.train(), seconds=0.0)
+  options = sequential_compression.CompressionOptions(run=str(run.workdir))
+  with pytest.raises(ValueError, match="'full' items to compress"):
+    sequential_compression.compress_items(options, tmp_path / "x", data=DATA)
+
+
+def test_what_left_no_checkpoints_cannot_be_compressed(tmp_path):
+  run = make_run(tmp_path, checkpoint_chunks=0)
+  run.finish(run.train(), seconds=0.0)
+  options = sequential_compression.CompressionOptions(run=str(run.workdir))
+  with pytest.raises(ValueError, match="must have the checkpoints"):
+    sequential_compression.compress_items(options, tmp_path / "x", data=DATA)
