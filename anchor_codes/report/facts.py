@@ -151,7 +151,9 @@ def histogram(values: np.ndarray) -> list[dict[str, Any]]:
     width = math.ceil((int(high) - int(low) + 1) / _BINS)
     edges = np.arange(int(low), int(high) + width + 1, width) - 0.5
   else:
-    edges = np.histogram_bin_edges(values, _BINS)
+    # In float64: between lengths that differ in their last bit there is no room
+    # for edges of their own type.
+    edges = np.histogram_bin_edges(values.astype(np.float64), _BINS)
   counts, edges = np.histogram(values, edges)
   return [
     {

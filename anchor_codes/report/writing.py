@@ -13,6 +13,7 @@ from anchor_codes.report.runs import Run, read_run
 from anchor_codes.report.scope import MAX_SYMBOLS
 from anchor_codes.report.sections import Section, make_section
 from anchor_codes.tables import storage
+from anchor_codes.typing import check_at_least
 
 
 def write_report(
@@ -94,6 +95,7 @@ def write_run_report(
     OSError: If the page cannot be written.
   """
   check_extra()
+  check_at_least("max_symbols", max_symbols, 1)
   run = read_run(folder)
   sections = [
     make_section(

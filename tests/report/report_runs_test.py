@@ -122,6 +122,15 @@ def test_the_page_has_a_part_for_each_table(folder):
   assert "another.safetensors" in page
 
 
+@pytest.mark.parametrize("number", [0, -6])
+def test_the_page_of_a_run_shows_a_symbol(folder, number):
+  with pytest.raises(
+    ValueError, match=f"`max_symbols` must be at least 1, got {number}"
+  ):
+    write_run_report(folder, max_symbols=number)
+  assert not (folder / "report.html").exists()
+
+
 def test_a_run_needs_neither_metrics_nor_tables(folder):
   (folder / "metrics.csv").unlink()
   (folder / "embedding.safetensors").unlink()
