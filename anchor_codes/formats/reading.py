@@ -18,7 +18,7 @@ from anchor_codes.formats.matrix import FormatError, Matrix, Progress
 # The first bytes tell more than a name does.
 _MAGIC = {
   b"\x93NUMPY": ".npy",
-  b"PK": ".npz",
+  b"PK\x03\x04": ".npz",
   b"PAR1": ".parquet",
   text.GZIP: ".gz",
 }

@@ -67,6 +67,13 @@ def test_content_goes_before_the_suffix(name, tmp_path):
   np.testing.assert_array_equal(formats.read(path).vectors, VECTORS)
 
 
+@pytest.mark.parametrize("word", ["PK", "PKI"])
+def test_words_may_begin_as_archives_do(word, tmp_path):
+  path = tmp_path / "v.txt"
+  path.write_text(f"{word} 1 2\ncat 3 4\n")
+  assert formats.read(path).vocabulary == (word, "cat")
+
+
 @pytest.mark.parametrize("name", HAVE_MAGIC)
 def test_a_suffix_without_its_content(name, tmp_path):
   path = tmp_path / name
