@@ -112,10 +112,12 @@ class Chunk:
         there already stays there.
 
     Raises:
-      ValueError: If an axis cannot be split evenly over the devices.
+      ValueError: If an axis cannot be split evenly over the devices, or an
+        array of NumPy holds integers of 64 bits that JAX would cut down to 32.
     """
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+      _check_width("state", leaf)
       _check_divisible("state axis", leaf, sharding.spec, self.mesh)
       return _put_on_devices(leaf, sharding)
 
@@ -137,7 +139,7 @@ class Chunk:
       if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
       # A process has only its own part, for its own devices to split.
-      _check_width(leaf)
+      _check_width("batch", leaf)
       mesh = self.mesh.local_mesh or self.mesh
       _check_divisible("batch", leaf, sharding.spec, mesh)
       return jax.make_array_from_process_local_data(sharding, leaf)
@@ -296,9 +298,11 @@ def _put_on_devices(leaf: Any, sharding: NamedSharding) -> jax.Array:
   return jax.device_put(leaf, sharding)
 
 
-def _check_width(leaf: Any) -> None:
+def _check_width(name: str, leaf: Any) -> None:
   """Checks that JAX has integers as wide as those of an array on the host."""
-  if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "iu":
+  if not isinstance(leaf, np.ndarray | np.generic):
+    return
+  if leaf.dtype.kind not in "iu":
     return
   limits = np.iinfo(jax.dtypes.canonicalize_dtype(leaf.dtype))
   if leaf.dtype.itemsize <= limits.dtype.itemsize or not leaf.size:
@@ -306,9 +310,10 @@ def _check_width(leaf: Any) -> None:
   for value in (leaf.min(), leaf.max()):
     if not limits.min <= value <= limits.max:
       raise ValueError(
-        f"a batch must hold integers that {limits.dtype} can hold, got {value} "
-        f"in an array of {leaf.dtype} {leaf.shape}, which JAX would cut down "
-        "to another number: renumber or hash ids, or set `jax_enable_x64`."
+        f"a {name} must hold integers that {limits.dtype} can hold, got "
+        f"{value} in an array of {leaf.dtype} {leaf.shape}, which JAX would "
+        "cut down to another number: renumber or hash ids, or set "
+        "`jax_enable_x64`."
       )
 
 

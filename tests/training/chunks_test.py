@@ -344,28 +344,6 @@ def test_refuses_batches_that_do_not_split():
     chunk(make_counter(), ones(2, 10))
 
 
-@pytest.mark.parametrize(
-  "value", [np.int64(2**32 + 3), np.int64(-(2**31) - 1), np.uint64(2**63)]
-)
-def test_refuses_integers_that_jax_would_cut(value):
-  chunk = training.compile_chunk(counting_step, training.data_mesh())
-  batch = np.zeros((2, 4), value.dtype)
-  assert chunk.put_batches(batch).dtype.itemsize == 4
-  batch[1, 2] = value
-  with pytest.raises(
-    ValueError, match=rf"int32 can hold, got {value} in an ar"
-  ):
-    chunk.put_batches(batch)
-
-
-def test_takes_wide_integers_where_jax_has_them():
-  # Of a shape of its own: JAX keeps how it put arrays without 64 bits.
-  chunk = training.compile_chunk(counting_step, training.data_mesh())
-  batch = np.full((3, 4), 2**32 + 3)
-  with jax.enable_x64(True):
-    np.testing.assert_array_equal(chunk.put_batches(batch), batch)
-
-
 def test_refuses_states_that_do_not_split():
   chunk = toy_training.make_chunk(jax.devices()[:3])
   with pytest.raises(ValueError, match="a state axis of 8 cannot be split"):
