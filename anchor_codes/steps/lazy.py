@@ -6,7 +6,7 @@ at once when a batch touches them, or in the end:
 :func:`~anchor_codes.ops.prox.catch_up`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +34,29 @@ class LazyTransformation(NamedTuple):
   update: Callable[..., tuple[Any, Any]]
   catch_up: Callable[[Any, Any, Any], Any]
   settle: Callable[[Any], Any]
+
+
+def check_factors(
+  optimizers: Mapping[str, Any], factors: Mapping[str, Any]
+) -> None:
+  """Checks that no rows that make good what they missed have factors.
+
+  Args:
+    optimizers: The optimiser of the rows of each table, by its name.
+    factors: What gives the factors of the penalty of a table, or None.
+
+  Raises:
+    ValueError: If a table has both: the sum of the steps that a row has missed
+      knows no factors, and the penalty would be that of factors of 1.
+  """
+  for name, optimizer in optimizers.items():
+    is_lazy = isinstance(optimizer, LazyTransformation)
+    if is_lazy and factors.get(name) is not None:
+      raise ValueError(
+        f"the factors of table {name!r} must be None where its optimiser is a "
+        f"LazyTransformation, got {factors[name]!r}: use `proximal_l1` on "
+        "whole tables, or a penalty without factors."
+      )
 
 
 class LazyProximalState(NamedTuple):

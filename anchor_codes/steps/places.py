@@ -36,7 +36,7 @@ def find_layer(model: Any, name: str) -> tuple[Path, Any]:
   known = {
     ".".join(map(str, path)): (path, node)
     for path, node in nnx.iter_graph(model)
-    if hasattr(node, "num_embeddings")
+    if _is_embedding(node)
   }
   if name not in known:
     raise ValueError(
@@ -223,6 +223,12 @@ def start_rows(name: str, layer: Any, optimizer: Any) -> Any:
       f"got one whose update fails: {error}."
     ) from error
   return state
+
+
+def _is_embedding(node: Any) -> bool:
+  # Streams of random numbers have attributes of any name.
+  no_table = isinstance(node, nnx.Rngs | nn.StochasticSharing)
+  return hasattr(node, "num_embeddings") and not no_table
 
 
 def _is_form(leaf: Any) -> bool:

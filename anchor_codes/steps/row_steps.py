@@ -41,7 +41,7 @@ class RowSteps(abc.ABC):
       each id of a batch; a smaller one as a whole, which costs little then,
       and is exact for optimisers with moments.
     penalties: For tables of anchors, the factors of the penalty of their
-      weights, by name; 1 by default.
+      weights, by name; 1 by default, and for a `LazyTransformation`.
     seed: Seed of the randomness of the steps.
   """
 
@@ -60,6 +60,7 @@ class RowSteps(abc.ABC):
     self.clip = optax.clip_by_global_norm(jnp.inf if clip is None else clip)
     self.lazy_from = lazy_from
     self.penalties = penalties or {}
+    lazy.check_factors(row_optimizers, self.penalties)
     self.seed = seed
     # Where rows to train are: known once `state_of` has seen a model.
     self.paths: dict[str, places.Path] = {}

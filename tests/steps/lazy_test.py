@@ -68,6 +68,33 @@ def test_steps_are_counted_exactly():
   np.testing.assert_allclose(1 - late, 3e-5, rtol=1e-2)
 
 
+def test_steps_are_counted_past_what_float32_counts():
+  lazy = steps.lazy_proximal_l1(optax.sgd(0.5), 0.5, l1=0.25)
+  rows, many = jnp.ones((2, 1)), 2**25
+  state = lazy.init(rows)
+  state = state._replace(clock=state.clock + many, last=state.last + many)
+  for _ in range(3):
+    _, state = training.row_updates(
+      lazy, rows[:1], state, jnp.array([0]), 0 * rows[:1], num_embeddings=2
+    )
+  late = lazy.catch_up(rows, state, None)
+  np.testing.assert_array_equal(late, [[1.0], [1 - 3 * 0.125]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rows_of_any_rank_keep_their_type(dtype):
+  lazy = steps.lazy_proximal_l1(optax.sgd(0.5), 0.5, l1=0.25)
+  rows = {"a": jnp.ones(3, dtype), "b": jnp.ones((3, 2, 2), dtype)}
+  state = lazy.init(rows)
+  state = state._replace(
+    clock=jnp.int32(4), last=jax.tree.map(lambda last: last + 2, state.last)
+  )
+  late = lazy.catch_up(rows, state, None)
+  assert {leaf.dtype for leaf in jax.tree.leaves(late)} == {jnp.dtype(dtype)}
+  np.testing.assert_array_equal(late["a"], 0.75 * np.ones(3))
+  np.testing.assert_array_equal(late["b"], 0.75 * np.ones((3, 2, 2)))
+
+
 def test_settling_starts_the_clock_anew():
   lazy = steps.lazy_proximal_l1(optax.sgd(0.1), rate_of, l1=0.1)
   rows = jnp.ones((2, 3))
@@ -77,6 +104,22 @@ def test_settling_starts_the_clock_anew():
   assert settled.clock == 0
   assert settled.steps == state.steps == 1
   np.testing.assert_array_equal(settled.last, 0)
+
+
+class Steps(steps.RowSteps):
+  def select(self, model, batch, state, key):
+    raise NotImplementedError
+
+
+def test_missed_steps_have_no_factors():
+  lazy = steps.lazy_proximal_l1(optax.sgd(0.1), 0.1, l1=0.1)
+  tables = {"items": lazy, "users": optax.sgd(0.1)}
+  options = {"optimizer": optax.sgd(0.1), "row_optimizers": tables}
+  Steps(**options, penalties={"items": None, "users": object()})
+  with pytest.raises(
+    ValueError, match="the factors of table 'items' must be None"
+  ):
+    Steps(**options, penalties={"items": object()})
 
 
 def test_penalties_are_non_negative():

@@ -28,6 +28,18 @@ def test_layers_have_the_first_of_their_names():
       places.find_layer(model, name)
 
 
+def test_what_counts_embeddings_need_not_be_one():
+  model = nnx.Dict(
+    items=nnx.Embed(5, 2, rngs=nnx.Rngs(0)),
+    # Streams of numbers, which have attributes of any name.
+    rngs=nnx.Rngs(0),
+    sharing=nn.StochasticSharing(5, rate=0.1, rngs=nnx.Rngs(0)),
+  )
+  for name in ("rngs", "sharing"):
+    with pytest.raises(ValueError, match=rf"one of \['items'\], got '{name}'"):
+      places.find_layer(model, name)
+
+
 def test_layers_are_replaced_wherever_they_are():
   model = make_model()
   small = nn.select_rows(model["b"], jnp.array([3, 1]))
