@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchor_codes import tables
-from anchor_codes.report import facts, sections
+from anchor_codes.report import facts, neighbors, sections
 from anchor_codes.report.anchor_use import measure_anchors
 from anchor_codes.report.code_use import measure_codes
 from anchor_codes.report.components import Component, find_components
@@ -74,6 +74,29 @@ def test_only_some_anchors_and_members_are_kept():
   assert use.members.shape == (20, 30)
 
 
+@pytest.mark.parametrize("form", ["dense", "slots", "masked"])
+def test_the_anchors_that_are_kept_are_the_heaviest_of_either_sign(form):
+  dense = np.random.default_rng(0).standard_normal((9, 20)).astype(np.float32)
+  use = measure_anchors(
+    Component("", forms(dense)[form], np.arange(9)), Scope(9, 5, 9)
+  )
+  order = np.argsort(-np.abs(dense[:5]), axis=1)[:, :12]
+  np.testing.assert_array_equal(use.indices, order)
+  np.testing.assert_array_equal(
+    use.weights, np.take_along_axis(dense[:5], order, axis=1)
+  )
+
+
+@pytest.mark.parametrize("form", ["dense", "slots", "masked"])
+def test_anchors_that_nobody_uses_are_counted_too(form):
+  dense = transform()
+  dense[:, 4:] = 0
+  table = forms(dense)[form]
+  use = measure_anchors(Component("", table, np.arange(40)), Scope(40, 40, 40))
+  np.testing.assert_array_equal(use.uses, (dense != 0).sum(0))
+  assert not use.member_weights[4:].any()
+
+
 def test_codes_are_counted():
   rng = np.random.default_rng(0)
   codes = rng.integers(0, 200, (60, 3))
@@ -105,6 +128,22 @@ def test_only_the_first_of_many_digits_are_shown():
   # What is counted is counted for all of them.
   assert use.code_length == 70
   np.testing.assert_array_equal(use.entry_uses, np.ravel(counts))
+  table = tables.CodeTable.from_codes(
+    np.minimum(codes, np.arange(70) < 69), table.codebooks, composition="concat"
+  )
+  use = measure_codes(Component("", table, np.arange(60)), Scope(60, 9, 60))
+  # Two of four values are left of each digit, and of the last one only 0.
+  assert use.unused == 69 * 2 + 3
+
+
+def test_all_values_of_a_digit_are_in_order_if_they_are_shown():
+  codes = np.full((5, 2), 63)
+  table = tables.CodeTable.from_codes(
+    codes, np.ones((2, 64, 1), np.float32), composition="concat"
+  )
+  use = measure_codes(Component("", table, np.arange(5)), Scope(5, 5, 5))
+  np.testing.assert_array_equal(use.values, [range(64)] * 2)
+  np.testing.assert_array_equal(use.uses, 5 * (use.values == 63))
 
 
 def test_the_rows_of_tiers_are_the_symbols_of_the_table():
@@ -114,6 +153,12 @@ def test_the_rows_of_tiers_are_the_symbols_of_the_table():
   assert found == {"hot": [2, 6], "cold": [0, 1, 3, 4, 5]}
   first = tables.TieredTable(hot, cold)
   assert find_components(first)[1].rows.tolist() == [2, 3, 4, 5, 6]
+  codes = report_tables.code_table()
+  use = measure_codes(
+    Component("", codes, np.arange(1, 16, 2)), Scope(16, 6, 9)
+  )
+  assert use.symbols.tolist() == [1, 3, 5]
+  np.testing.assert_array_equal(use.codes, codes.codes[:3])
   # Members are symbols, of those that are searched.
   use = measure_anchors(find_components(table)[1], Scope(7, 2, 4))
   assert use.symbols.tolist() == [0, 1]
@@ -195,6 +240,33 @@ def test_the_parts_are_those_of_the_file(tmp_path):
   assert sum(row["bytes"] for row in rows if row["part"] != "vocabulary") == (
     table.nbytes
   )
+
+
+def test_lengths_are_those_of_all_rows(monkeypatch):
+  monkeypatch.setattr(facts, "_BLOCK", 4)
+  vectors = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
+  np.testing.assert_allclose(
+    facts.row_norms(tables.DenseTable(vectors)),
+    np.linalg.norm(vectors, axis=1),
+    rtol=1e-6,
+  )
+
+
+def test_neighbors_of_the_original_are_sought_where_those_of_the_table_are():
+  vectors = np.random.default_rng(0).standard_normal((90, 5))
+  vectors = vectors.astype(np.float32)
+  section = sections.make_section(
+    tables.DenseTable(vectors), name="", max_symbols=3, original=vectors
+  )
+  assert ("neighbours kept", "100%") in section.facts
+  assert section.data["before"] == section.data["after"]
+
+
+def test_scores_are_rounded_to_thousandths():
+  ids = np.arange(4, dtype=np.int32)[None]
+  scores = np.float32([[0.9996, 0.0004, -0.4996, -0.9994]])
+  packed = sections._pack(neighbors.Neighbors(ids, scores))
+  assert packed["scores"] == pack(np.int16([[1000, 0, -500, -999]]))
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (8, 2), (8,)])
