@@ -74,6 +74,16 @@ def test_codes_are_drawn_by_epoch(folder):
   ]
 
 
+def test_other_data_break_steps_but_not_epochs(folder):
+  (folder / "metrics.csv").write_text(
+    "step,train_loss,unique_codes,time_batch\n"
+    "10,4.0,0.5,0\n20,2.0,0.5,1\n30,1.5,0.25,1\n"
+  )
+  panels = {panel.title: panel for panel in runs.read_run(folder).panels()}
+  assert panels["loss"].breaks == [10]
+  assert panels["codes by epoch"].breaks == []
+
+
 def test_how_the_number_of_anchors_went_comes_first(folder):
   (folder / "metrics.csv").write_text(
     "step,train_mse,num_anchors_users,num_anchors_items,num_nonzeros,"

@@ -103,6 +103,22 @@ def test_four_bits_are_scanned_fast_and_ranked_again():
   np.testing.assert_allclose(scores, exact, rtol=1e-4)
 
 
+@pytest.mark.parametrize("codebook_size", [5, 100])
+def test_codes_of_other_widths_are_not_scanned_fast(codebook_size):
+  index = serving.to_faiss(large(codebook_size))
+  assert type(index) is faiss.IndexPQ
+
+
+def test_many_equal_candidates_go_by_id_and_none_is_minus_one():
+  table = tables.DenseTable(np.float32(np.arange(100) % 3)[:, None])
+  ids = np.random.default_rng(0).permutation(np.arange(-7, 100))[None]
+  scores, found = serving.rerank(table, np.ones((1, 1)), ids, ids.shape[1])
+  rows = np.arange(100)
+  expected = np.concatenate([rows[rows % 3 == r] for r in (2, 1, 0)])
+  np.testing.assert_array_equal(found[0], [*expected, *[-1] * 7])
+  assert np.isneginf(scores[0, 100:]).all()
+
+
 def test_candidates_are_ranked_by_score_then_id():
   table = tables.DenseTable(np.float32([[1], [3], [1], [2]]))
   scores, ids = serving.rerank(
