@@ -197,9 +197,13 @@ def _index_dtype() -> np.dtype:
 def _index(ids: Any) -> Int[Array, "*batch"]:
   """Casts ids to a type in which an id outside the table stays outside."""
   typing.check_integer_ids(ids)
+  largest, info = int(jnp.iinfo(_index_dtype()).max), jnp.iinfo(ids.dtype)
   if isinstance(ids, np.ndarray):
     # JAX would cut 64 bits down to 32, and make a row of a large id.
-    ids = np.clip(ids.astype(np.int64), -1, jnp.iinfo(_index_dtype()).max)
+    ids = np.clip(ids, max(-1, info.min), min(largest, info.max))
+  elif info.max > largest:
+    # A large id without a sign would become a negative one.
+    ids = jnp.minimum(ids, largest)
   return jnp.asarray(ids, _index_dtype())
 
 

@@ -290,8 +290,15 @@ def test_clip_and_inside_across_widths(num_embeddings, dtype):
   clipped, num_clipped = indexing.clip_ids(ids, num_embeddings=num_embeddings)
   assert num_clipped == expected.count(False)
   assert clipped.dtype == jnp.int32
-  if dtype != np.uint64:  # Its largest id counts as negative.
-    assert clipped.tolist() == [min(int(i), num_embeddings - 1) for i in ids]
+  assert clipped.tolist() == [min(int(i), num_embeddings - 1) for i in ids]
+
+
+def test_large_unsigned_ids_of_unknown_values_are_not_negative():
+  ids = jnp.array([1, 2**31 - 1, 2**31, 2**32 - 1], jnp.uint32)
+  clip = jax.jit(lambda ids: indexing.clip_ids(ids, num_embeddings=5))
+  clipped, num_clipped = clip(ids)
+  assert clipped.tolist() == [1, 4, 4, 4]
+  assert num_clipped == 3
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
