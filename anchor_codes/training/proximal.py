@@ -155,8 +155,8 @@ def proximal_yogi(
       number of steps taken before.
     l1: The strength :math:`\lambda` of the penalty, non-negative, in units of
       the loss.
-    b1: Decay of the first moment, from 0 to 1.
-    b2: Decay of the second moment, from 0 to 1.
+    b1: Decay of the first moment, from 0 to below 1.
+    b2: Decay of the second moment, from 0 to below 1.
     eps: Added to the root of the second moment.
     initial_accumulator: The second moment :math:`v` before the first step.
 
@@ -167,7 +167,7 @@ def proximal_yogi(
     :func:`proximal_l1`.
 
   Raises:
-    ValueError: If `l1` is negative or a decay is not between 0 and 1, and from
+    ValueError: If `l1` is negative or a decay is out of its range, and from
       `update` if it gets no parameters.
 
   >>> optimizer = proximal_yogi(0.01, l1=1e-3)
@@ -179,8 +179,10 @@ def proximal_yogi(
   [0.0469 0.    ]
   """
   _check_nonnegative("l1", l1)
-  typing.check_rate("b1", b1)
-  typing.check_rate("b2", b2)
+  for name, decay in (("b1", b1), ("b2", b2)):
+    typing.check_rate(name, decay)
+    if decay == 1:  # Its moment would never move: the step divides by zero.
+      raise ValueError(f"`{name}` must be less than 1, got {decay}.")
 
   def init(params: optax.Params) -> optax.ScaleByAdamState:
     return optax.ScaleByAdamState(

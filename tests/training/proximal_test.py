@@ -313,6 +313,8 @@ def test_moves_its_own_part_of_the_parameters_only(name):
     (lambda: training.proximal_yogi(0.1, l1=-2.0), "got -2.0"),
     (lambda: training.proximal_yogi(0.1, l1=0.0, b1=1.5), "`b1` must be betw"),
     (lambda: training.proximal_yogi(0.1, l1=0.0, b2=-1.0), "`b2` must be betw"),
+    (lambda: training.proximal_yogi(0.1, l1=0.0, b1=1.0), "`b1` must be less"),
+    (lambda: training.proximal_yogi(0.1, l1=0.0, b2=1), "`b2` must be less"),
   ],
 )
 def test_refuses_options(make, message):
