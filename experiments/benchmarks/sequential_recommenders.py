@@ -157,7 +157,7 @@ def run_benchmark(
       if quick:
         row, seeds = row._replace(tries=row.tries[:1]), 1
       run = functools.partial(
-        _compress if name == COMPRESSED else _run,
+        _run,
         dataset,
         name,
         data=data,
@@ -185,67 +185,28 @@ def _run(
   settings: Mapping[str, Any] | None,
 ) -> reporting.RunResult:
   """Runs a setting of a row with a seed, unless its record is there."""
-  config = make_config(dataset, name, tried, seed=seed, settings=settings)
-  if config.codes == "vectors":
-    full = find_run(workdir / dataset / FULL, seed)
-    vectors = str(full / sequential_compression.ITEMS_FILE)
-    config = dataclasses.replace(config, vectors=vectors)
-  result = tuning.run_once(
-    config,
-    _folder(workdir, dataset, name, tried, seed),
-    lambda config, path: sequential_recommending.train_and_evaluate(
-      config, path, data=data, resume=True
-    ),
-  )
-  _print(dataset, name, tried, seed, result)
-  return result
-
-
-def _compress(
-  dataset: str,
-  name: str,
-  tried: Mapping[str, Any],
-  seed: int,
-  *,
-  data: sequences.Sequences,
-  workdir: pathlib.Path,
-  settings: Mapping[str, Any] | None,
-) -> reporting.RunResult:
-  """Compresses the items of the full run, unless its record is there."""
-  del settings
-  full = find_run(workdir / dataset / FULL, seed)
-  result = tuning.run_once(
-    sequential_compression.CompressionOptions(
-      run=str(full), seed=seed, **tried
-    ),
-    _folder(workdir, dataset, name, tried, seed),
-    functools.partial(sequential_compression.compress_items, data=data),
-  )
-  _print(dataset, name, tried, seed, result)
-  return result
-
-
-def _folder(
-  workdir: pathlib.Path,
-  dataset: str,
-  name: str,
-  tried: Mapping[str, Any],
-  seed: int,
-) -> pathlib.Path:
-  folder = f"{tuning.folder_name(tried)}_seed_{seed}"
-  return workdir / dataset / name.replace(" ", "_") / folder
-
-
-def _print(
-  dataset: str,
-  name: str,
-  tried: Mapping[str, Any],
-  seed: int,
-  result: reporting.RunResult,
-) -> None:
+  full = functools.partial(find_run, workdir / dataset / FULL, seed)
+  config: Any
+  if name == COMPRESSED:
+    train = sequential_compression.compress_items
+    config = sequential_compression.CompressionOptions(
+      run=str(full()), seed=seed, **tried
+    )
+  else:
+    train = functools.partial(
+      sequential_recommending.train_and_evaluate, resume=True
+    )
+    config = make_config(dataset, name, tried, seed=seed, settings=settings)
+    if config.codes == "vectors":
+      vectors = str(full() / sequential_compression.ITEMS_FILE)
+      config = dataclasses.replace(config, vectors=vectors)
+  folder = tuning.folder_name(tried)
+  path = workdir / dataset / name.replace(" ", "_") / f"{folder}_seed_{seed}"
+  result = tuning.run_once(config, path, functools.partial(train, data=data))
   ndcg = result.metrics["valid_ndcg_at_10"]
-  print(f"{dataset}, {name}, {tuning.folder_name(tried)}, seed {seed}: "
-        f"valid {ndcg:.4f}, {result.seconds:.0f} s", flush=True)  # fmt: skip
+  print(f"{dataset}, {name}, {folder}, seed {seed}: valid {ndcg:.4f}, "
+        f"{result.seconds:.0f} s", flush=True)  # fmt: skip
+  return result
 
 
 def find_run(folder: pathlib.Path, seed: int) -> pathlib.Path:
