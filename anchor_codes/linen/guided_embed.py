@@ -19,6 +19,7 @@ class GuidedEmbed(linen.Module):
   A table that is trained alongside is the parameter `guide`; a given one is a
   variable of the collection `given`. The random stream is `guidance`.
 
+  >>> import jax
   >>> student = kd_embed.KDEmbed(100, 8, code_length=4, codebook_size=16)
   >>> embed = GuidedEmbed(student)
   >>> keys = {"params": jax.random.key(0), "guidance": jax.random.key(1)}
