@@ -109,17 +109,23 @@ class Chunk:
 
     Args:
       state: A pytree of arrays, with the same values in all processes. What is
-        there already stays there.
+        there already stays there; an array that stands in it several times is
+        copied.
 
     Raises:
       ValueError: If an axis cannot be split evenly over the devices, or an
         array of NumPy holds integers of 64 bits that JAX would cut down to 32.
     """
+    seen: set[int] = set()
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
       _check_width("state", leaf)
       _check_divisible("state axis", leaf, sharding.spec, self.mesh)
-      return _put_on_devices(leaf, sharding)
+      placed = _put_on_devices(leaf, sharding)
+      # A buffer can be donated once: given twice, it may end the process.
+      repeated = isinstance(leaf, jax.Array) and id(leaf) in seen
+      seen.add(id(leaf))
+      return jnp.copy(placed) if repeated else placed
 
     return self._put(put, self.state_specs, state)
 
