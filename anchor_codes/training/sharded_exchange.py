@@ -37,6 +37,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
@@ -111,6 +112,8 @@ def exchange_rows(
       f"axis, got the shape {ids.shape}."
     )
 
+  ids = _narrow(ids, num_embeddings)
+
   def fetch(rows: PyTree, ids: Array) -> tuple[PyTree, sharded_lookup.Route]:
     route = _find_route(
       ids,
@@ -167,13 +170,14 @@ def update_sharded_rows(
       vector if that is shorter than the dense row, and multiply by the anchors
       in `update`.
     mesh: The devices.
-    exchange: As for :func:`exchange_rows`.
+    exchange: That of :func:`exchange_rows`.
 
   Returns:
     The new rows and the new state, split like the old ones.
 
   Raises:
-    ValueError: If `exchange` is unknown.
+    ValueError: If `exchange` is unknown, or the size of the route is not that
+      of such an exchange.
 
   >>> from anchor_codes.training import data_mesh
   >>> mesh = data_mesh(jax.devices()[:1])
@@ -188,6 +192,7 @@ def update_sharded_rows(
   [0. 0. 5.]
   """
   typing.check_choice("exchange", exchange, get_args(RowExchange))
+  _check_route(route, exchange, mesh.shape[AXIS])
   num_rows = jax.tree.leaves(rows)[0].shape[0]
 
   def move(
@@ -198,7 +203,9 @@ def update_sharded_rows(
     )
     sums = jax.tree.map(lambda leaf: take_back(leaf, route), gradients)
     ids = route.requests
-    if exchange != "auto":
+    if exchange == "auto":
+      ids = jnp.minimum(ids, num_rows)
+    else:
       ids, sums = _sum_by_id(ids, sums, num_rows // mesh.shape[AXIS])
     return update(rows, state, ids, sums)
 
@@ -213,6 +220,14 @@ def update_sharded_rows(
     out_specs=specs,
   )
   return jax.jit(moved)(rows, state, route, gradients)
+
+
+def _narrow(ids: Any, num_embeddings: int) -> Any:
+  """Casts ids of the host, of which the devices would cut 64 bits down."""
+  if not isinstance(ids, np.ndarray):
+    return ids
+  inside = (ids >= 0) & (ids < num_embeddings)
+  return np.where(inside, ids, num_embeddings).astype(np.int32)
 
 
 def _find_route(
@@ -243,6 +258,24 @@ def _find_route(
   requests = jnp.where(unique < num_embeddings, unique, never)
   slots = jnp.where(requests[inverse] == never, unique.size, inverse)
   return sharded_lookup.Route(requests, slots, jnp.int32(0))
+
+
+def _check_route(
+  route: sharded_lookup.Route, exchange: RowExchange, num_shards: int
+) -> None:
+  """Checks that a route has the size of a kind of exchange."""
+  num_requests, batch = route.requests.size, route.slots.size
+  fits = {
+    "auto": num_requests <= batch,
+    "scatter": num_requests == num_shards * batch,
+    # As many for each pair of devices.
+    "all_to_all": num_requests % num_shards**2 == 0,
+  }
+  if not fits[exchange]:
+    raise ValueError(
+      "`exchange` must be that of `exchange_rows`, whose route has "
+      f"{num_requests} requests for {batch} ids, got {exchange!r}."
+    )
 
 
 def _sum_by_id(
