@@ -144,14 +144,23 @@ def _connect() -> list[socket.socket]:
   with socket.create_server(("", 0), backlog=jax.process_count()) as server:
     server.settimeout(_SECONDS_TO_CONNECT)
     _share(f"{socket.gethostname()} {server.getsockname()[1]} {token}")
-    while len(peers) < jax.process_count() - 1:
-      peer = server.accept()[0]
-      peer.settimeout(_SECONDS_TO_CONNECT)
-      if peer.recv(len(token), socket.MSG_WAITALL) == token.encode():
-        # Notices a host that is gone without a word, if only after a while.
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        peer.settimeout(None)
-        peers.append(peer)
+    try:
+      while len(peers) < jax.process_count() - 1:
+        peer = server.accept()[0]
+        peer.settimeout(_SECONDS_TO_CONNECT)
+        if peer.recv(len(token), socket.MSG_WAITALL) == token.encode():
+          # Notices a host that is gone without a word, if only after a while.
+          peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+          peer.settimeout(None)
+          peers.append(peer)
+        else:
+          peer.close()
+    except OSError:
+      # Without a word, those who have come would end with the connection.
+      for peer in peers:
+        with peer, contextlib.suppress(OSError):
+          peer.sendall(_GOODBYE)
+      raise
   return peers
 
 
