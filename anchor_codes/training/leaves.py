@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from anchor_codes import typing
 from anchor_codes.training import digests
 
 
@@ -44,17 +45,22 @@ def flatten_rows(num_rows: Any, state: Any) -> dict[str, int]:
   """Returns how many rows of each leaf are no padding, 0 for all of them.
 
   Raises:
-    ValueError: If a leaf has fewer rows.
+    ValueError: If a leaf has fewer rows, or a number is negative or none.
 
   >>> flatten_rows({"w": 3, "v": 0}, {"w": np.zeros(4), "v": np.zeros(4)})
   {"state['v']": 0, "state['w']": 3}
   """
   numbers = jax.tree.leaves(jax.tree.broadcast(num_rows, state))
-  rows = dict(zip(flatten(state), numbers, strict=True))
-  for name, leaf in flatten(state).items():
-    if rows[name] and rows[name] > leaf.shape[0]:
+  rows = {}
+  for (name, leaf), number in zip(flatten(state).items(), numbers, strict=True):
+    typing.check_at_least(f"num_rows of {name}", number, 0)
+    # Python's numbers: JSON does not know those of NumPy.
+    rows[name] = int(number)
+    size = leaf.shape[0] if leaf.shape else 0
+    if size < number:
       raise ValueError(
-        f"{name} must have at least {rows[name]} rows, got {leaf.shape[0]}."
+        f"{name} must have at least {number} rows, got {size}; its `num_rows` "
+        "is 0 if it has no padding."
       )
   return rows
 

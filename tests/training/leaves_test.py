@@ -57,3 +57,28 @@ def test_states_without_elements_are_refused(tmp_path, state, text):
   with pytest.raises(ValueError, match=f"must hold an array with .* {text}"):
     checkpointer.save(1, state)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.int32(3)])
+def test_numbers_of_rows_may_be_those_of_numpy(tmp_path, number):
+  checkpointer = training.Checkpointer(tmp_path)
+  checkpointer.save(1, {"w": jnp.arange(4.0)}, num_rows=number)
+  example = {"w": jnp.ones(5)}
+  _, restored, _ = checkpointer.restore(example, num_rows=number)
+  np.testing.assert_array_equal(restored["w"], [0, 1, 2, 3, 0])
+
+
+@pytest.mark.parametrize(
+  ("number", "text"),
+  [
+    (3, r"state\['count'\] must have at least 3 rows, got 0; its `num_"),
+    ({"count": 0, "w": -1}, r"`num_rows of state\['w'\]` must be at least 0"),
+    ({"count": 0, "w": 2.0}, r"`num_rows of .*` must be an integer, got 2.0"),
+  ],
+)
+def test_numbers_of_rows_that_cannot_be(tmp_path, number, text):
+  checkpointer = training.Checkpointer(tmp_path)
+  state = {"w": np.zeros(4), "count": np.int32(0)}
+  with pytest.raises(ValueError, match=text):
+    checkpointer.save(1, state, num_rows=number)
+  assert not list(tmp_path.iterdir())
