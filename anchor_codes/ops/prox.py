@@ -6,6 +6,8 @@ Parikh and Boyd, "Proximal Algorithms", 2014, section 6.5.2. All operators here
 give exact zeros, so that the nonzero entries can be counted and stored.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -147,7 +149,7 @@ def yogi_catch_up(
           (m\,\beta_1^{j - t_0} + \lambda)}{\sqrt v + \epsilon}\Bigr)
 
   The first moment is then to be multiplied by :math:`\beta_1^{t - t_0}`; here
-  it is summed over 256 steps, in which it fades.
+  it is summed over the steps in which it fades, 256 for the usual decay of 0.9.
 
   Args:
     rows: Rows that are behind.
@@ -173,10 +175,15 @@ def yogi_catch_up(
   chex.assert_equal_shape([rows, mu, nu])
   chex.assert_shape(last, rows.shape[:1])
   # With running totals a row costs one subtraction, however long it has waited.
+  # Those of the differences from the last size: totals of the sizes themselves
+  # grow until float32 has no digits left for a single step.
   start = jnp.zeros(1, step_sizes.dtype)
-  totals = jnp.concatenate([start, jnp.cumsum(step_sizes)])
-  elapsed = totals[now] - totals[last]
-  ahead = jnp.arange(1, _FADING_STEPS + 1, dtype=last.dtype)[None, :]
+  size = step_sizes[-1]
+  totals = jnp.concatenate([start, jnp.cumsum(step_sizes - size)])
+  waited = jnp.asarray(now - last, step_sizes.dtype)
+  elapsed = waited * size + (totals[now] - totals[last])
+  num_ahead = min(_fading_steps(b1), step_sizes.shape[0])
+  ahead = jnp.arange(1, num_ahead + 1, dtype=last.dtype)[None, :]
   steps = last[:, None] + ahead
   # The minimum keeps reads inside; steps that far are masked below.
   sizes = step_sizes[jnp.minimum(steps, step_sizes.shape[0]) - 1]
@@ -188,5 +195,6 @@ def yogi_catch_up(
   return jax.nn.relu(rows - moved / (jnp.sqrt(nu) + eps))
 
 
-# With the usual decay of 0.9, what is left after that is 2e-12 of the moment.
-_FADING_STEPS = 256
+def _fading_steps(b1: float) -> int:
+  """Returns after how many steps 2e-12 of a first moment is left."""
+  return math.ceil(math.log(2e-12) / math.log(b1)) if b1 > 0 else 1

@@ -113,6 +113,42 @@ def test_one_row_against_a_loop(moment, last, more):
   np.testing.assert_allclose(found[0, 0], weight, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("b1", [0.0, 0.5, 0.99, 0.999])
+def test_any_decay_fades_to_its_end(b1):
+  sizes = ops.yogi_step_sizes(9000, learning_rate=0.01, b1=b1)
+  found = ops.yogi_catch_up(
+    jnp.full((1, 1), 9.0),
+    jnp.full((1, 1), -0.5),
+    jnp.zeros((1, 1)),
+    jnp.array([7]),
+    now=9000,
+    step_sizes=sizes,
+    l1=0.0,
+    b1=b1,
+    eps=1.0,
+  )
+  fades = b1 ** np.arange(1, 9000 - 7 + 1)
+  drift = 0.5 * float((np.asarray(sizes, np.float64)[7:] * fades).sum())
+  np.testing.assert_allclose(found[0, 0] - 9, drift, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("waited", [1, 10, 700])
+def test_a_step_counts_as_much_after_a_million_others(waited):
+  num_steps = 10**6
+  zeros = jnp.zeros((1, 1))
+  found = ops.yogi_catch_up(
+    zeros + 1,
+    zeros,
+    zeros,
+    jnp.array([num_steps - waited]),
+    now=num_steps,
+    step_sizes=ops.yogi_step_sizes(num_steps, learning_rate=0.001),
+    l1=1.0,
+    eps=1.0,
+  )
+  np.testing.assert_allclose(1 - found[0, 0], 0.001 * waited, rtol=1e-3)
+
+
 def test_step_sizes_are_those_of_the_optimiser():
   # Without a first moment of the past, one step moves by size / (root + eps).
   optimizer = training.proximal_yogi(0.5, l1=0.0, initial_accumulator=1.0)
