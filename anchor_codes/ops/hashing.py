@@ -1,5 +1,7 @@
 """Maps of large id spaces to smaller ones."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -60,7 +62,7 @@ def quotient_remainder(
     divisor: The :math:`m`, from 1 to 2 ** 31 - 1.
 
   Returns:
-    Quotients and remainders, at least int32.
+    Quotients and remainders, at least int32; of NumPy, if the ids are.
 
   Raises:
     ValueError: If the ids are not integers or `divisor` is less than 1.
@@ -72,5 +74,8 @@ def quotient_remainder(
   check_integer_ids(ids)
   check_at_least("divisor", divisor, 1)
   # A narrow type holds small ids, but not the divisor.
-  dtype = np.promote_types(ids.dtype, np.int32)
-  return jnp.divmod(ids.astype(dtype), divisor)
+  ids = ids.astype(np.int32) if ids.dtype.itemsize < 4 else ids
+  # JAX would cut those of the host down to 32 bits before it divides.
+  on_host = isinstance(ids, np.ndarray | np.generic)
+  divide: Any = np.divmod if on_host else jnp.divmod
+  return divide(ids, int(divisor))

@@ -80,6 +80,27 @@ def test_small_types_do_not_overflow():
   assert (int(quotient[0]), int(remainder[0])) == (0, 255)
 
 
+@pytest.mark.parametrize(
+  "dtype", [np.int8, np.uint8, np.uint32, np.int64, np.uint64]
+)
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_any_integers_have_a_quotient(xp, dtype):
+  if xp is jnp:
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+  ids = xp.asarray([9, 123], dtype)
+  quotient, remainder = hashing.quotient_remainder(ids, divisor=10)
+  np.testing.assert_array_equal(quotient, [0, 12])
+  np.testing.assert_array_equal(remainder, [9, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_wide_ids_of_the_host_are_not_cut(dtype):
+  ids = np.array([2**33 + 5, 2**40], dtype)
+  quotient, remainder = hashing.quotient_remainder(ids, divisor=100_000)
+  np.testing.assert_array_equal(quotient, ids // 100_000)
+  np.testing.assert_array_equal(remainder, ids % 100_000)
+
+
 @pytest.mark.parametrize("divisor", [0, -2, 1.5])
 def test_divisor_is_checked(divisor):
   with pytest.raises(ValueError, match="`divisor` must be"):
