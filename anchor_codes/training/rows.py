@@ -180,7 +180,8 @@ def update_rows(
 
   Raises:
     ValueError: If the leaves of `rows` do not agree on the number of rows, or
-      the state has a part that is not made of rows, as that of Adafactor.
+      the state has a part that is not made of rows, as that of Adafactor, or
+      gathers gradients over several steps, as that of ``optax.MultiSteps``.
 
   >>> rows = jnp.ones((4, 2))
   >>> optimizer = optax.adagrad(1.0, initial_accumulator_value=0.0, eps=0.0)
@@ -234,7 +235,8 @@ def row_updates(
     Updates to add to `batch`, and the new state of the whole table.
 
   Raises:
-    ValueError: If the state has a part that is not made of rows.
+    ValueError: If the state has a part that is not made of rows, or gathers
+      gradients over several steps.
 
   >>> optimizer = optax.adagrad(1.0, initial_accumulator_value=0.0, eps=0.0)
   >>> state = optimizer.init(jnp.zeros((9, 2)))
@@ -245,6 +247,7 @@ def row_updates(
   >>> print(updates[0])
   [-1. -1.]
   """
+  _check_gathers_nothing(state)
 
   def has_rows(leaf: Array) -> bool:
     if leaf.shape[:1] != (num_embeddings,):
@@ -361,6 +364,15 @@ def _num_embeddings(rows: Any) -> int:
       f"first axis, got the shapes {shapes}."
     )
   return shapes[0][0]
+
+
+def _check_gathers_nothing(state: optax.OptState) -> None:
+  gathers = lambda node: isinstance(node, optax.MultiStepsState)
+  if any(map(gathers, jax.tree.leaves(state, is_leaf=gathers))):
+    raise ValueError(
+      "`MultiSteps` would lose gradients: those of rows that the last of its "
+      "steps does not touch. Take larger batches instead."
+    )
 
 
 def _accumulator_dtype(leaf: Array) -> Any:
