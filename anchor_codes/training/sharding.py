@@ -72,10 +72,9 @@ def unpad_rows(rows: Rows, num_embeddings: int) -> Rows:
   """
 
   def cut(leaf: Any) -> Any:
-    if leaf.shape[0] < num_embeddings:
-      raise ValueError(
-        f"`rows` must be at least {num_embeddings}, got {leaf.shape[0]}."
-      )
+    size = leaf.shape[0] if leaf.ndim else 0
+    if size < num_embeddings:
+      raise ValueError(f"`rows` must be at least {num_embeddings}, got {size}.")
     return leaf[:num_embeddings]
 
   return jax.tree.map(cut, rows)

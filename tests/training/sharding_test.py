@@ -335,6 +335,8 @@ def test_refuses_to_pad():
       training.pad_rows(empty, 2)
   with pytest.raises(ValueError, match="`rows` must be at least 4, got 3"):
     training.unpad_rows(np.ones(3), 4)
+  with pytest.raises(ValueError, match=r"`rows` must be at least 4, got 0"):
+    training.unpad_rows({"m": np.ones(4), "count": np.int32(1)}, 4)
 
 
 def test_refuses_rows_that_no_id_can_name():
