@@ -53,10 +53,11 @@ def test_ids_of_the_host_are_not_cut_to_those_of_other_rows(exchange):
     ("all_to_all", "scatter"),
     ("scatter", "auto"),
     ("all_to_all", "auto"),
+    ("auto", "all_to_all"),
   ],
 )
 def test_the_way_back_is_that_of_the_route(there, back):
-  ids = np.random.default_rng(0).integers(0, 4000, 1600)
+  ids = np.random.default_rng(0).integers(0, 4000, 1604)
   _, route = exchanged(ids, size=4001, exchange=there)
   with pytest.raises(ValueError, match=f"`exchange` must be .* got '{back}'"):
     updated(add, route, 4001, exchange=back)
