@@ -85,6 +85,13 @@ class _Rows:
     if len(values) < width or ambiguous(name):
       found = len(values) + len(name.split()) - 1
       raise FormatError(f"Line {number} has {found} numbers, not {width}.")
+    # Of lines that only a carriage return ends, all but the last would be one
+    # long word.
+    if b"\r" in name:
+      raise FormatError(
+        f"Line {number} has a carriage return within it: end lines with a new "
+        "line."
+      )
     word = _decoded(name, number)
     known = self.lines.setdefault(word, number)
     if known != number:
