@@ -35,6 +35,11 @@ def read_npz(
     many rows.
   """
   with zipfile.ZipFile(path) as archive:
+    if not any(name.endswith(".npy") for name in archive.namelist()):
+      raise FormatError(
+        "It is an archive, but none of NumPy: save a PyTorch checkpoint as "
+        ".safetensors."
+      )
     arrays = _headers(archive)
   vectors = choosing.choose(arrays, tensor)
   words = _find_words(arrays, vectors)

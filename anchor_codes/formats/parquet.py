@@ -1,6 +1,7 @@
 """Parquet files with a column of vectors and perhaps one of words."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def read_parquet(
     progress: Called now and then, with rows in place of bytes.
 
   Returns:
-    float32 vectors, and the words if there is one column of strings.
+    float32 vectors, and the words if there is one column of strings, or none
+    of them and one of bytes.
 
   Raises:
     FormatError: If the columns are not like that.
@@ -42,7 +44,8 @@ def read_parquet(
     rows, words = _Rows(file.metadata.num_rows), []
     for batch in file.iter_batches(_BATCH, columns=columns):
       if word_column is not None:
-        words += _strings(batch.column(word_column), rows.size)
+        column = batch.column(word_column)
+        words += _strings(column, word_column, rows.size)
       rows.append(batch.column(name))
       if progress is not None:
         progress(rows.size, file.metadata.num_rows)
@@ -102,20 +105,41 @@ def _vectors(schema: Any, column: str | None) -> str:
 def _words(schema: Any) -> str | None:
   import pyarrow.types as types
 
-  def holds_strings(kind: Any) -> bool:
-    if types.is_dictionary(kind):  # What pandas makes of its categories.
-      kind = kind.value_type
-    tests = types.is_string, types.is_large_string, types.is_string_view
-    return any(test(kind) for test in tests)
+  def of_kind(*tests: Callable[[Any], bool]) -> list[str]:
+    found = []
+    for field in schema:
+      kind = field.type
+      if types.is_dictionary(kind):  # What pandas makes of its categories.
+        kind = kind.value_type
+      found += [field.name] if any(test(kind) for test in tests) else []
+    return found
 
-  names = [field.name for field in schema if holds_strings(field.type)]
+  names = of_kind(types.is_string, types.is_large_string, types.is_string_view)
+  # Some writers do not say which bytes are text.
+  names = names or of_kind(
+    types.is_binary, types.is_large_binary, types.is_binary_view
+  )
   if len(names) > 1:
     raise FormatError(f"It has several columns of strings: {names}; keep one.")
   return names[0] if names else None
 
 
-def _strings(column: Any, start: int) -> list[str]:
+def _strings(column: Any, name: str, start: int) -> list[str]:
   if column.null_count:
     row = column.is_null().to_pylist().index(True)
     raise FormatError(f"Row {start + row} has no word.")
-  return column.to_pylist()
+  words = column.to_pylist()
+  for row, word in enumerate(words):
+    if isinstance(word, bytes):
+      words[row] = _decoded(word, name, start + row)
+  return words
+
+
+def _decoded(word: bytes, name: str, row: int) -> str:
+  try:
+    return word.decode()
+  except UnicodeDecodeError as error:
+    raise FormatError(
+      f"Row {row} of {name!r} is not UTF-8, as words must be: "
+      f"{error.reason}. Leave the column out if it has none."
+    ) from None

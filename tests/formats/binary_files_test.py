@@ -162,6 +162,17 @@ def test_npz_shapes_are_not_trusted(shape, tmp_path):
   assert refused(path) == "It has no floats of two axes: nothing at all."
 
 
+def test_checkpoints_of_pytorch_are_archives_of_other_things(tmp_path):
+  path = tmp_path / "pytorch_model.bin"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", b"\x80\x02}.")
+    archive.writestr("archive/data/0", bytes(24))
+  assert refused(path) == (
+    "It is an archive, but none of NumPy: save a PyTorch checkpoint as "
+    ".safetensors."
+  )
+
+
 # word2vec.
 
 
@@ -303,6 +314,12 @@ def test_parquet_by_name(parquet, tmp_path):
       {"v": [[1.0]], "w": ["a"], "x": ["b"]},
       "It has several columns of strings",
     ),
+    ({"v": [[1.0], [2.0]], "w": [b"a", b"\xff"]}, "Row 1 of 'w' is not UTF-8"),
+    ({"v": [[1.0], [2.0]], "w": [b"a", None]}, "Row 1 has no word."),
+    (
+      {"v": [[1.0]], "w": [b"a"], "x": [b"b"]},
+      "It has several columns of strings",
+    ),
   ],
 )
 @pytest.mark.parametrize("batch", [1, 8192])
@@ -313,6 +330,14 @@ def test_parquet_of_other_things(
   path = tmp_path / "vectors.parquet"
   write_parquet(parquet, path, columns)
   assert refused(path).startswith(message)
+
+
+def test_parquet_of_strings_beside_bytes(parquet, tmp_path):
+  """Bytes may be anything, where there are words."""
+  path = tmp_path / "vectors.parquet"
+  columns = {"picture": [b"\xff", b"\xff"], "w": list(WORDS)}
+  write_parquet(parquet, path, {**columns, "v": VECTORS.tolist()})
+  assert formats.read(path).vocabulary == WORDS
 
 
 def test_parquet_without_rows(parquet, tmp_path):
@@ -340,7 +365,7 @@ def test_parquet_without_pyarrow(parquet, tmp_path, monkeypatch):
     formats.read(path)
 
 
-@pytest.mark.parametrize("kind", ["dictionary", "view", "plain"])
+@pytest.mark.parametrize("kind", ["dictionary", "view", "bytes", "plain"])
 def test_parquet_with_words_of_any_kind(kind, tmp_path):
   pyarrow = pytest.importorskip("pyarrow")
   parquet = pytest.importorskip("pyarrow.parquet")
@@ -349,6 +374,8 @@ def test_parquet_with_words_of_any_kind(kind, tmp_path):
     words = words.dictionary_encode()
   if kind == "view":
     words = words.cast(pyarrow.string_view())
+  if kind == "bytes":
+    words = words.cast(pyarrow.binary())
   path = tmp_path / "v.parquet"
   columns = {"word": words, "vector": VECTORS.tolist()}
   parquet.write_table(pyarrow.table(columns), path)
