@@ -71,7 +71,11 @@ def _options(table: base.Table) -> dict[str, str]:
 
 def _fits(one: np.ndarray, other: np.ndarray, *, is_row: bool) -> bool:
   if is_row:
-    return one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
+    # Ids take the smallest type for the number of rows.
+    alike = (
+      one.dtype == other.dtype or one.dtype.kind == other.dtype.kind == "u"
+    )
+    return alike and one.shape[1:] == other.shape[1:]
   return one is other or (
     one.dtype == other.dtype and np.array_equal(one, other)
   )

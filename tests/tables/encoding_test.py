@@ -324,6 +324,19 @@ def test_joined_tables_have_the_rows_of_all(name):
   )
 
 
+def test_tiers_of_any_number_of_rows_are_joined():
+  """The ids of the hot rows are kept in other types there."""
+  dense = lambda *rows: tables.DenseTable(np.float32(rows)[:, None])
+  small = tables.TieredTable(dense(7), dense(1, 2), hot_ids=[1])
+  large = tables.TieredTable(dense(8), dense(*range(300)), hot_ids=[299])
+  assert small.hot_ids.dtype != large.hot_ids.dtype
+  for parts in ([small, large], [large, small]):
+    np.testing.assert_array_equal(
+      tables.concatenate(parts).to_dense(),
+      np.concatenate([part.to_dense() for part in parts]),
+    )
+
+
 def test_words_are_joined():
   table = CASES["dense_int8"]().table
   other = dataclasses.replace(table, vocabulary=list("abcdefghijk"))
