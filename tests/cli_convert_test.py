@@ -113,6 +113,14 @@ def test_the_name_goes_before_the_suffix(source, tmp_path, capsys):
   }
 
 
+def test_a_missing_folder_is_named(source, tmp_path, capsys):
+  out = tmp_path / "none" / "v.npy"
+  code, text, err = run(capsys, source, out)
+  assert (code, text) == (1, "")
+  reason = f"[Errno 2] No such file or directory: '{out}'"
+  assert err == f"anchor-codes: {reason}\n"
+
+
 @pytest.fixture
 def exports(monkeypatch):
   """Puts stand-ins in the place of the exports to other programs."""

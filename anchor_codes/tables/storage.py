@@ -183,6 +183,7 @@ def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
   """
   # The file behind a symbolic link: the link itself would be replaced.
   path = os.path.realpath(path)
+  _check_replaceable(path)
   # In the same folder, hence on the same file system.
   folder = pathlib.Path(path).parent
   # Two processes that write the same file must not share the temporary one.
@@ -199,7 +200,7 @@ def write_atomically(path: str | os.PathLike, blobs: Iterable[Any]) -> None:
     temporary.unlink(missing_ok=True)
     if isinstance(error, OSError) and error.errno:
       # In words of what the caller knows.
-      error.filename, error.filename2 = path, None
+      raise OSError(error.errno, error.strerror, path) from error
     raise
   if os.name == "posix":  # Makes the new name durable.
     handle = os.open(folder, os.O_RDONLY)
@@ -216,17 +217,25 @@ def check_target(path: str | os.PathLike) -> None:
     path: Where to write. The file itself is not touched.
 
   Raises:
-    OSError: If it is a folder, or nothing can be written into its folder.
+    OSError: If it is a folder or a device, or nothing can be written into its
+      folder.
   """
   path = os.path.realpath(path)
-  if os.path.isdir(path):
-    raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", path)
+  _check_replaceable(path)
   try:
     with tempfile.TemporaryFile(dir=os.path.dirname(path)):
       pass
   except OSError as error:
     error.filename = path
     raise
+
+
+def _check_replaceable(path: str) -> None:
+  if os.path.isdir(path):
+    raise IsADirectoryError(errno.EISDIR, "It is a folder, not a file", path)
+  # A device or a pipe would be gone, and a file in its place.
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise OSError(errno.EINVAL, "It is no regular file", path)
 
 
 def _map(path: str | os.PathLike) -> np.ndarray:

@@ -314,6 +314,18 @@ def test_a_write_replaces_the_old_file(old, path):
   assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_not_replaced(path):
+  """As root a device would be replaced by a file, for all programs."""
+  os.mkfifo(path)
+  for write in (CASES["dense_int8"]().table.save, storage.check_target):
+    with pytest.raises(OSError, match="It is no regular file: ") as error:
+      write(path)
+    assert error.value.filename == str(path)
+  assert stat.S_ISFIFO(path.stat().st_mode)
+  assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_the_mode_honours_the_umask(umask, path):
   before = os.umask(umask)
