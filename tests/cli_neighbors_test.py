@@ -91,6 +91,15 @@ def test_a_single_row_has_no_neighbors():
   assert scores.shape == ids.shape == (1, 0)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_cosines_of_vectors_of_any_size(size):
+  table = tables.DenseTable(VECTORS[:4] * np.float32(size))
+  scores, ids = neighbors.nearest(table, [0, 3], k=2)
+  assert ids.tolist() == [[2, 1], [1, 0]]
+  np.testing.assert_allclose(scores, [[1, 0.8], [0.6, 0]], rtol=1e-6)
+  assert scores.dtype == np.float32
+
+
 @pytest.mark.parametrize("metric", neighbors.METRICS)
 @hypothesis.given(data=st.data())
 def test_equals_brute_force_over_any_blocks(metric, data):

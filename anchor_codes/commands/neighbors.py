@@ -113,8 +113,10 @@ def _merge(
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
+  # In float32 the squares of small numbers are 0.
+  vectors = vectors.astype(np.float64)
   norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-  return vectors / np.where(norms > 0, norms, 1)
+  return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def _symbol(table: tables.Table, i: int) -> str:

@@ -186,6 +186,13 @@ def test_no_row_is_its_own_neighbor_even_among_equals():
   np.testing.assert_allclose(found.scores, 1, rtol=1e-6)
 
 
+def test_tiny_vectors_have_neighbors():
+  tiny = np.float32([[1, 0], [4, 3], [0, 2], [0.9, 0]]) * np.float32(1e-25)
+  found = find_neighbors(tiny, Scope(4, 1, 4), count=2)
+  assert found.ids.tolist() == [[3, 1]]
+  np.testing.assert_allclose(found.scores, [[1, 0.8]], rtol=1e-6)
+
+
 def test_zeros_are_like_nothing_and_one_row_has_no_neighbors():
   found = find_neighbors(np.float32([[0, 0], [1, 1]]), Scope(2, 2, 2))
   np.testing.assert_array_equal(found.scores, 0)
