@@ -106,12 +106,15 @@ def check_words(words: Sequence[str], num_embeddings: int) -> tuple[str, ...]:
   """Returns one different word for each row.
 
   Raises:
-    FormatError: If there are more or fewer, or one is there twice.
+    FormatError: If there are more or fewer, one is no string, or one is there
+      twice.
   """
   if len(words) != num_embeddings:
     raise FormatError(f"It has {len(words)} words for {num_embeddings} rows.")
   first: dict[str, int] = {}
   for row, word in enumerate(words):
+    if not isinstance(word, str):
+      raise FormatError(f"Row {row} has {word!r} for a word, not a string.")
     if first.setdefault(word, row) != row:
       raise FormatError(
         f"Row {row} repeats the word {word!r} of row {first[word]}."

@@ -154,6 +154,7 @@ def test_words_that_would_not_come_back(word, tmp_path):
     (VECTORS, ["a"], "It has 1 words for 2 rows"),
     (VECTORS, ["a", "b", "c"], "It has 3 words for 2 rows"),
     (VECTORS, ["a", "a"], "Row 1 repeats the word 'a' of row 0"),
+    (VECTORS, [7, 8], "Row 0 has 7 for a word, not a string"),
     (VECTORS[0], None, "not floats of two axes"),
     (VECTORS.astype(int), None, "not floats of two axes"),
     (VECTORS[:0], None, "It has no vectors"),
