@@ -133,6 +133,14 @@ def test_npz_of_vectors_beside_arrays_of_more_axes(tmp_path):
   np.testing.assert_array_equal(formats.read(path).vectors, VECTORS)
 
 
+def test_npz_of_words_beside_other_things(tmp_path):
+  """Where the words are found, no other string can be meant."""
+  path = tmp_path / "vectors.npz"
+  other = {"name": np.array("model"), "config": np.array({"seed": 0})}
+  np.savez(path, v=VECTORS, w=np.array(WORDS), **other)
+  assert formats.read(path).vocabulary == WORDS
+
+
 def test_npz_does_not_guess_codes_and_scales(tmp_path):
   path = tmp_path / "vectors.npz"
   arrays = {"words": np.array(WORDS), "q": np.zeros((2, 3), np.int8)}
@@ -211,6 +219,7 @@ def test_word2vec_cut_off_anywhere(end, tmp_path):
     (b"\xba\x16O/\x0c\x00\x00\x00", "Its first line is not two counts"),
     (b"0 3\n", "It has no vectors."),
     (b"9999999999 300\n", "It is cut off: 9999999999 vectors of 300 do not"),
+    (word2vec_bytes(b"") + b"m", "It goes on after the 2 rows"),
     (word2vec_bytes() + b"more", "It goes on after the 2 rows"),
     (word2vec_bytes().replace(b"cat", b"c\xfft"), "Row 0 is not UTF-8"),
     (word2vec_bytes().replace(b"cat", b""), "Row 0 has no word"),
@@ -332,6 +341,13 @@ def test_parquet_of_other_things(
   assert refused(path).startswith(message)
 
 
+def test_parquet_of_vectors_beside_lists_of_integers(parquet, tmp_path):
+  path = tmp_path / "vectors.parquet"
+  columns = {"tokens": [[5, 3], [7]], "v": VECTORS.tolist()}
+  write_parquet(parquet, path, columns)
+  np.testing.assert_array_equal(formats.read(path).vectors, VECTORS)
+
+
 def test_parquet_of_strings_beside_bytes(parquet, tmp_path):
   """Bytes may be anything, where there are words."""
   path = tmp_path / "vectors.parquet"
@@ -365,17 +381,26 @@ def test_parquet_without_pyarrow(parquet, tmp_path, monkeypatch):
     formats.read(path)
 
 
-@pytest.mark.parametrize("kind", ["dictionary", "view", "bytes", "plain"])
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "dictionary",
+    "string",
+    "large_string",
+    "string_view",
+    "binary",
+    "large_binary",
+    "binary_view",
+  ],
+)
 def test_parquet_with_words_of_any_kind(kind, tmp_path):
   pyarrow = pytest.importorskip("pyarrow")
   parquet = pytest.importorskip("pyarrow.parquet")
   words = pyarrow.array(WORDS)
   if kind == "dictionary":
     words = words.dictionary_encode()
-  if kind == "view":
-    words = words.cast(pyarrow.string_view())
-  if kind == "bytes":
-    words = words.cast(pyarrow.binary())
+  else:
+    words = words.cast(getattr(pyarrow, kind)())
   path = tmp_path / "v.parquet"
   columns = {"word": words, "vector": VECTORS.tolist()}
   parquet.write_table(pyarrow.table(columns), path)

@@ -135,6 +135,11 @@ def test_damaged_archives_are_refused(place, tmp_path):
     read(tmp_path, bytes(data) + b"tail")
 
 
+def test_packed_text_may_have_any_name(tmp_path):
+  matrix = read(tmp_path, gzip.compress(ROWS), "vectors.txt")
+  np.testing.assert_array_equal(matrix.vectors, VECTORS)
+
+
 def test_other_things_are_not_unpacked(tmp_path):
   path = tmp_path / "vectors.bin.gz"
   path.write_bytes(gzip.compress(ROWS))

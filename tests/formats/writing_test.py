@@ -137,7 +137,7 @@ def test_text_keeps_words_or_refuses_them(tmp_path_factory, words):
 
 
 @pytest.mark.parametrize(
-  "word", ["", " a", "a ", "a\nb", "a 1", "a\r", "x nan"]
+  "word", ["", " a", "a ", "a\nb", "a 1", "a\r", "a\rb", "x nan"]
 )
 def test_words_that_would_not_come_back(word, tmp_path):
   path = tmp_path / "v.vec"
