@@ -161,7 +161,8 @@ def query_moments(
   if weights is None:
     weights = jnp.ones(parts.shape[0], parts.dtype)
   chex.assert_shape(weights, parts.shape[:1])
-  shares = weights.astype(parts.dtype) / jnp.sum(weights).astype(parts.dtype)
+  weights = jnp.asarray(weights, parts.dtype)  # The sum of counts may overflow.
+  shares = weights / jnp.sum(weights)
   return _linear_moments(parts, directions, offsets, shares)
 
 

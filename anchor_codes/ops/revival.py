@@ -152,6 +152,8 @@ def revive_entries(
   if weights is None:
     weights = jnp.ones(queries.shape[0], jnp.float32)
   chex.assert_shape(weights, queries.shape[:1])
+  # Here, for a compiled function cuts counts of 64 bits down to 32.
+  weights = jnp.asarray(weights, wide(queries).dtype)
   return _revive(key, queries, codes, entries, weights, noise, relaxation)
 
 

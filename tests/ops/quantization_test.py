@@ -1,5 +1,6 @@
 """Tests of the steps of differentiable product quantisation."""
 
+import functools
 import re
 
 import chex
@@ -133,6 +134,17 @@ def test_a_weight_is_so_many_symbols(relaxation):
   repeated = np.repeat(queries, weights, axis=0)
   expected = normalization.centroid_moments(_scores(repeated, keys, relaxation))
   chex.assert_trees_all_close(moments, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_counts_may_have_a_sum_that_int32_does_not_hold():
+  # The words of a corpus are soon more than 2 ** 31.
+  queries, keys = _normal(3, L * W), _normal(L, K, W, seed=1)
+  weighted = functools.partial(
+    quantization.query_moments, queries, keys, relaxation="softmax"
+  )
+  expected = weighted()
+  for count in (np.full(3, 2**30, np.int32), np.full(3, 2**33)):
+    chex.assert_trees_all_close(weighted(weights=count), expected, rtol=1e-4)
 
 
 @both_relaxations

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -326,3 +327,26 @@ def test_the_number_of_symbols_is_checked():
   arguments = jax.random.key(0), jnp.ones((2, 1, 2)), jnp.zeros((2, 1), int)
   with pytest.raises(ValueError, match="`num_symbols` must be at least 1"):
     revival.revive_logits(*arguments, num_symbols=0)
+
+
+def test_counts_of_64_bits_weigh_as_they_are():
+  queries = jnp.array([[0.0], [4.0], [8.0]])
+  entries = Entries(
+    jnp.array([[[2.0], [90.0]]]),
+    moments=_moments(2),
+  )
+
+  def revive(weights):
+    codes = jnp.zeros((3, 1), jnp.uint8)
+    return revival.revive_entries(
+      jax.random.key(0),
+      queries,
+      codes,
+      entries,
+      relaxation="nearest",
+      weights=weights,
+    )
+
+  counts = np.array([2**33, 2**34, 0])
+  expected = revive(jnp.array([1.0, 2.0, 0.0]))
+  chex.assert_trees_all_close(revive(counts), expected, rtol=1e-5)
