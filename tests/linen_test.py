@@ -151,6 +151,16 @@ def test_ids_are_checked(name, method):
     twin.apply(variables, [0.5], method=method)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("name", ["anchors_sparse", "anchors_dense"])
+def test_tables_store_the_types_that_those_of_nnx_do(name, dtype):
+  options = {"param_dtype": dtype}
+  layer = layers.make(name, **options)
+  twin = layers.make_twin(name, **options)
+  table = twin.apply(layers.variables_of(layer), method="to_table")
+  assert table.nbytes == layer.to_table().nbytes
+
+
 @pytest.mark.parametrize("name", ["anchors_sparse", "kd_sum", "dpq_nearest"])
 def test_ids_outside_the_table_are_nan_under_jit(name):
   variables = layers.variables_of(layers.make(name))

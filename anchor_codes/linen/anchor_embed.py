@@ -79,8 +79,9 @@ class AnchorEmbed(base.CompactEmbed, kw_only=True):
   def _to_table(self) -> tables.AnchorTable:
     anchors = np.asarray(self.anchors)
     if self.num_nonzeros is None:
-      return tables.AnchorTable.from_transform(
-        anchors, np.asarray(self.transform)
-      )
+      transform = np.asarray(self.transform)
+      # NumPy has no bfloat16.
+      dtype = "float16" if transform.dtype == np.float16 else "float32"
+      return tables.AnchorTable.from_transform(anchors, transform, dtype=dtype)
     indices, weights = map(np.asarray, self._rows())
     return tables.AnchorTable(anchors, weights=weights, indices=indices)
