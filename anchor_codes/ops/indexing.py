@@ -93,8 +93,12 @@ def inside_table(
   >>> print(inside_table(jnp.array([1, 7, -1]), num_embeddings=5))
   [ True False False]
   """
-  ids = _index(ids)
-  return (ids >= 0) & (ids < num_embeddings)
+  typing.check_integer_ids(ids)
+  inside = ids >= 0
+  # JAX would wrap around a number that the type of the ids does not hold.
+  if num_embeddings <= jnp.iinfo(ids.dtype).max:
+    inside &= ids < np.asarray(num_embeddings, ids.dtype)
+  return jnp.asarray(inside)
 
 
 def take_rows(

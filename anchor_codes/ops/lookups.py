@@ -55,7 +55,7 @@ def gather(
   >>> print(rows[:, 0], inside)
   [2. 0.] [ True False]
   """
-  inside = (ids >= 0) & (ids < rows.shape[0])
+  inside = indexing.inside_table(ids, num_embeddings=rows.shape[0])
   return Gathered(indexing.take_rows(rows, ids, fill_value=0.0), inside)
 
 

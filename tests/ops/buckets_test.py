@@ -277,3 +277,16 @@ def test_the_table_of_a_layer_hashes_as_the_layer_does():
     rtol=1e-4,
     atol=1e-5,
   )
+
+
+def test_ids_of_a_space_that_32_bits_do_not_hold_are_inside_of_it():
+  ids = np.array([5, 2**33 + 5, 2**40, -1])
+  for vectors in (
+    buckets.hash_lookup(jnp.ones((2, 10, 1)), ids, num_embeddings=2**40),
+    buckets.qr_lookup(
+      jnp.ones((2**20, 1)), jnp.ones((2**20, 1)), ids, num_embeddings=2**40
+    ),
+  ):
+    np.testing.assert_array_equal(
+      np.isnan(vectors[:, 0]), [False, False, True, True]
+    )

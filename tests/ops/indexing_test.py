@@ -328,3 +328,13 @@ def test_ids_that_are_not_integers_are_refused(function, dtype):
   text = f"ids must be integers, got {jnp.dtype(dtype)}"
   with pytest.raises(ValueError, match=text):
     function(jnp.ones(2, dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32])
+def test_all_ids_of_a_type_are_inside_of_a_larger_table(dtype):
+  largest = np.iinfo(dtype).max
+  ids = jnp.array([0, largest], dtype)
+  inside = indexing.inside_table(ids, num_embeddings=int(largest) + 1)
+  np.testing.assert_array_equal(inside, [True, True])
+  inside = indexing.inside_table(ids, num_embeddings=int(largest))
+  np.testing.assert_array_equal(inside, [True, False])
