@@ -67,6 +67,7 @@ class Graph:
 
   def degrees(self, nodes: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
     """Counts the neighbours of nodes in ``[0, num_nodes)``."""
+    nodes = nodes.astype(jnp.int32)  # A narrow type may not hold the next one.
     return self.offsets[nodes + 1] - self.offsets[nodes]
 
   def draw(

@@ -56,6 +56,8 @@ def ranks_of_targets(
   """
   check_choice("ties", ties, TIES)
   chex.assert_shape(targets, scores.shape[:-1])
+  # A type that does not hold all items would wrap their numbers around.
+  targets = targets.astype(jnp.int32)
   others = ~jax.nn.one_hot(targets, scores.shape[-1], dtype=jnp.bool_)
   if where is not None:
     chex.assert_equal_shape([scores, where])
@@ -245,7 +247,8 @@ def hits_ndcg_at(
   discounts = 1 / jnp.log2(jnp.arange(k, dtype=jnp.float32) + 2)
   gain = jnp.matmul(hits[..., :k].astype(jnp.float32), discounts)
   ideal = jnp.concatenate([jnp.zeros(1), jnp.cumsum(discounts)])
-  best = ideal[jnp.minimum(num_relevant, k)]
+  # A narrow type may hold the number, but not the length.
+  best = ideal[jnp.minimum(num_relevant.astype(jnp.int32), k)]
   return jnp.where(best > 0, gain / jnp.where(best > 0, best, 1.0), 0.0)
 
 

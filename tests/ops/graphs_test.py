@@ -115,6 +115,13 @@ def test_graph_is_a_frozen_pytree():
   np.testing.assert_array_equal(degrees, [1, 1])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_the_last_node_of_a_narrow_type_has_its_neighbours(dtype):
+  last = np.iinfo(dtype).max
+  graph = graphs.graph_from_edges([(last, 0), (last, 1)], num_nodes=last + 1)
+  np.testing.assert_array_equal(graph.degrees(jnp.array([last], dtype)), [2])
+
+
 # --- Weights ---
 
 

@@ -57,6 +57,21 @@ def test_ranks_of_a_batch_are_those_of_its_rows():
   np.testing.assert_array_equal(together, expected[..., 0])
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_targets_of_a_narrow_type_stand_for_themselves_alone(dtype):
+  # The type does not hold all items: 4 and 260 must not be the same.
+  targets = jnp.array([0, 4], dtype)
+  ranks = ranking.ranks_of_targets(jnp.tile(jnp.arange(600.0), (2, 1)), targets)
+  np.testing.assert_array_equal(ranks, [599, 595])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_numbers_of_a_narrow_type_go_with_long_lists(dtype):
+  gain = ranking.hits_ndcg_at(jnp.ones(300, bool), dtype(100), k=300)
+  wide = ranking.hits_ndcg_at(jnp.ones(300, bool), np.int32(100), k=300)
+  assert gain == wide
+
+
 def test_a_model_whose_scores_are_all_equal_is_no_good():
   ranks = ranking.ranks_of_targets(jnp.zeros((1, 101)), jnp.zeros(1, int))
   assert ranks == 50
