@@ -154,9 +154,13 @@ def combine(
     Their sum, or for ``"concat"`` all side by side; for ``"lstm"``, which
     reads them in order, the vectors as they are.
 
+  Raises:
+    ValueError: For an unknown composition.
+
   >>> print(combine(jnp.array([[1.0, 2.0], [3.0, 4.0]]), "linear"))
   [4. 6.]
   """
+  typing.check_choice("composition", composition, typing.COMPOSITIONS)
   if composition in SUMMED:
     return jnp.sum(vectors, axis=-2)
   if composition == "lstm":

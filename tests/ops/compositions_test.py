@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from anchor_codes.ops import compositions, folding
+from anchor_codes.ops import codes, compositions, folding, relaxations
 
 
 def _normal(seed, *shape):
@@ -59,6 +59,19 @@ def test_unknown_composition_is_refused():
   message = "`composition` must be one of 'sum', 'concat', .* got 'mean'"
   with pytest.raises(ValueError, match=message):
     compositions.compose(jnp.ones((2, 3)), "mean")
+
+
+def test_unknown_composition_is_not_taken_for_another_one():
+  # The vectors of all others stood side by side, with the gradient of a sum.
+  for combine in (
+    lambda: compositions.combine(jnp.ones((2, 3)), "mean"),
+    lambda: codes.combine_codes(jnp.array([0]), jnp.ones((1, 2, 3)), "mean"),
+    lambda: relaxations.straight_through_combine(
+      jnp.ones((1, 2)), jnp.ones((1, 2, 3)), 1.0, "mean"
+    ),
+  ):
+    with pytest.raises(ValueError, match="`composition` must be one of"):
+      combine()
 
 
 @pytest.mark.parametrize("composition", ["sum", "concat"])
