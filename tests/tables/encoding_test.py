@@ -352,6 +352,7 @@ def test_words_are_joined():
   ("one", "other"),
   [
     ("dense_int8", "dense_float32"),
+    ("dense_float32", "dense_float16"),
     ("dense_int8", "dense_int4"),
     ("dense_int4", "dense_int2"),
     ("codes_concat", "codes_concat_int8"),
@@ -373,6 +374,10 @@ def test_tables_that_differ_are_not_joined(one, other):
 
 def test_tables_with_other_anchors_are_not_joined():
   table = without_words("sparse_anchors")
+  rows = {"weights": table.weights[:, :2], "indices": table.indices[:, :2]}
+  shorter = dataclasses.replace(table, **rows)
+  with pytest.raises(ValueError, match="must differ in their rows alone"):
+    tables.concatenate([table, shorter])
   other = dataclasses.replace(table, anchors=table.anchors + np.float32(1))
   with pytest.raises(ValueError, match="the shared arrays of number 0"):
     tables.concatenate([table, other])

@@ -34,6 +34,13 @@ def test_one_array_of_three_axes_is_many_tables():
   assert list(one.tensors) == ["buckets_0", "buckets_1", "buckets_2"]
 
 
+def test_more_than_ten_tables_are_read_in_their_order(tmp_path):
+  """In the file the name of number 10 stands before that of number 2."""
+  table, path = make(floats(12, 5, 6)), tmp_path / "table.safetensors"
+  table.save(path)
+  np.testing.assert_array_equal(tables.load(path).to_dense(), table.to_dense())
+
+
 def test_the_seed_chooses_the_hash():
   buckets = floats(2, 5, 6)
   seeds = [make(buckets, seed=seed).to_dense() for seed in (0, 0, 1)]

@@ -208,6 +208,10 @@ def test_missing_checksums_are_refused(path):
   path.write_bytes(join(header, data))
   with pytest.raises(tables.ArtifactError, match="'rows' does not match"):
     tables.load(path)
+  del metadata["sha256"]
+  path.write_bytes(join(header, data))
+  with pytest.raises(tables.ArtifactError, match="The header does not match"):
+    tables.load(path, verify=False)
 
 
 def test_missing_files_and_folders_stay_what_they_are(path):
