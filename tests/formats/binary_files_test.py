@@ -6,21 +6,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from anchor_codes import formats
 from anchor_codes.formats import matrix, word2vec
 
 VECTORS = np.float32([[1, -2.5, 0], [0.25, 4, 7]])
 WORDS = ("cat", "žluť")
-
-
-def refused(path, **options):
-  """Returns what is wrong with a file, without its name."""
-  with pytest.raises(formats.FormatError) as error:
-    formats.read(path, **options)
-  message = str(error.value)
-  assert message.startswith(f"{path}: ")
-  return message.removeprefix(f"{path}: ")
 
 
 def word2vec_bytes(end=b"\n", header=b"2 3\n"):

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from anchor_codes import formats, tables
 from anchor_codes.tables import storage
@@ -20,15 +21,6 @@ DATA = VECTORS.tobytes()
 def write_raw(path, header, data=DATA):
   text = header if isinstance(header, bytes) else json.dumps(header).encode()
   path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def refused(path, **options):
-  """Returns what is wrong with a file, without its name."""
-  with pytest.raises(formats.FormatError) as error:
-    formats.read(path, **options)
-  message = str(error.value)
-  assert message.count(str(path)) == 1
-  return message.removeprefix(f"{path}: ")
 
 
 @pytest.fixture
