@@ -10,5 +10,6 @@ def refused(path, **options):
   with pytest.raises(formats.FormatError) as error:
     formats.read(path, **options)
   message = str(error.value)
-  assert message.startswith(f"{path}: ") and message.count(str(path)) == 1
+  assert message.startswith(f"{path}: ")
+  assert message.count(str(path)) == 1
   return message.removeprefix(f"{path}: ")
