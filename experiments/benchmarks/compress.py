@@ -13,11 +13,11 @@ mean cosine, how many of ten neighbours stay, and what the vectors are for: the
 agreement with people's judgement of words, analogies, and the recall of a
 recommender's lists with its full user factors.
 
-`compress.md` has the tables with the best of each family, `compress.png` their
-errors, `compress.json` all that was tried. Each run leaves a record, so that a
-benchmark that was stopped goes on; a new version of the code needs a new
-`--workdir`. `--quick` is a run of seconds on made-up vectors, `--scale`
-compresses a million rows from a file.
+`compress.md` has the tables of all families and of the best of each,
+`compress.png` their errors, `compress.json` all that was tried. Each run leaves
+a record, so that a benchmark that was stopped goes on; a new version of the
+code needs a new `--workdir`. `--quick` is a run of seconds on made-up vectors,
+`--scale` compresses a million rows from a file.
 """
 
 import functools
@@ -32,7 +32,12 @@ from absl import flags
 
 from anchor_codes import compression, tables
 from experiments import reporting, tuning
-from experiments.benchmarks import compress_givens, compress_scale, peers
+from experiments.benchmarks import (
+  compress_givens,
+  compress_scale,
+  compress_tables,
+  peers,
+)
 from experiments.benchmarks.compress_givens import Given, Row
 from experiments.reporting import files
 
@@ -183,7 +188,9 @@ def verdicts(given: Given, rows: Sequence[Row]) -> list[str]:
   peers_of = {
     "neighbors": [row for row in rows if row["kind"] == "peer"],
   }
-  best_by_error = [row for row in shown(rows) if row["kind"] == "peer"]
+  best_by_error = [
+    row for row in compress_tables.shown(rows) if row["kind"] == "peer"
+  ]
   names = {"error": min, "neighbors": max, **dict.fromkeys(given.tasks, max)}
   return [
     _verdict(
@@ -215,17 +222,6 @@ def _verdict(
   if best[name]:
     line += f", difference {100 * (ours[name] / best[name] - 1):+.1f} %"
   return line
-
-
-def shown(rows: Sequence[Row]) -> list[Row]:
-  """Returns the rows of a table: of each family only the best by error."""
-  best: dict[tuple[Any, ...], Row] = {}
-  for row in rows:
-    if row["kind"] == "peer":
-      key = row["target"], row["family"]
-      best[key] = min(row, best.get(key, row), key=lambda r: r["error"])
-  kept = {id(row) for row in best.values()}
-  return [r for r in rows if r["kind"] != "peer" or id(r) in kept]
 
 
 def run_benchmark(
@@ -287,9 +283,13 @@ def write_report(
       n: h for n, h in compress_givens.TASKS.items() if n in found["rows"][0]
     }
     columns = COLUMNS | tasks | LAST_COLUMNS
-    table = reporting.format_table(shown(found["rows"]), columns, markdown=True)
+    table = reporting.format_table(
+      compress_tables.shown(found["rows"]), columns, markdown=True
+    )
     lines = "\n".join(f"- {line}" for line in found["verdicts"])
-    parts.append(f"## {name}, {size:,} x {features}\n\n{table}\n\n{lines}\n")
+    families = _families(found["rows"])
+    title = f"## {name}, {size:,} x {features}"
+    parts.append(f"{title}\n\n{families}\n\n{table}\n\n{lines}\n")
   absent = f"Not installed: {', '.join(missing)}.\n" if missing else ""
   text = "\n".join([*parts, NOTES + absent])
   files.write_atomically(workdir / f"{NAME}.md", text)
@@ -299,12 +299,20 @@ def write_report(
   files.write_atomically(workdir / f"{NAME}.json", content)
 
 
+def _families(rows: Sequence[Row]) -> str:
+  """Returns the table of all families and ratios."""
+  targets = dict.fromkeys(f"{r['target']:g}" for r in rows if "target" in r)
+  columns = {"family": "Error / neighbours"} | {t: f"{t}x" for t in targets}
+  found = compress_tables.by_family(rows)
+  return reporting.format_table(found, columns, markdown=True)
+
+
 def _drawn(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
   """Returns the rows of the picture: ours by the error, and the others."""
   return [
     {**row, "given": name, "family": row.get("family", "ours")}
     for name, found in results.items()
-    for row in shown(found["rows"])
+    for row in compress_tables.shown(found["rows"])
     if row["kind"] == "peer" or row.get("metric") == "error"
   ]
 

@@ -14,6 +14,7 @@ from experiments.benchmarks import (
   compress,
   compress_givens,
   compress_scale,
+  compress_tables,
   peers,
 )
 from experiments.datasets import embeddings, ratings
@@ -30,7 +31,7 @@ def given(tasks=None):
   return compress_givens.Given("toy", walks(), tasks or {})
 
 
-@pytest.mark.parametrize("module", [item_factors, peers])
+@pytest.mark.parametrize("module", [compress_tables, item_factors, peers])
 def test_examples(module):
   assert doctest.testmod(module).failed == 0
 
@@ -214,7 +215,8 @@ def fixture_compressed(monkeypatch):
     if metric == "error":
       budgets.append(budget)
     table = tables.DenseTable.from_dense(matrix, dtype="int8")
-    trial = compression.Trial("int8", budget, {"error": 0.5}, 1.0, chosen=True)
+    quality = {"error": 0.5, "neighbors": 0.5}
+    trial = compression.Trial("int8", budget, quality, 1.0, chosen=True)
     report = compression.Report(metric, budget, 1, (trial,), {}, 2.0)
     return compression.Compressed(table, report)
 
@@ -239,7 +241,8 @@ def test_tasks_are_measured_for_all_but_trials(compressed, tmp_path):
   rows = run(tmp_path, toy=toy)["rows"]
   assert {row["kind"] for row in rows if "men" not in row} == {"tried"}
   assert {row.get("men") for row in rows} == {200.0, None}
-  heading = (tmp_path / "compress.md").read_text().splitlines()[2]
+  lines = (tmp_path / "compress.md").read_text().splitlines()
+  heading = next(line for line in lines if "| Method" in line)
   assert "| MEN |" in heading.replace("  ", "")
   assert "Recall" not in heading
 
@@ -267,9 +270,28 @@ def test_tables_show_the_best_of_each_family():
     row("peer", 0.4, family="RQ"),
     row("tried", 0.6),
   ]
-  assert [r["error"] for r in compress.shown(rows)] == [
+  assert [r["error"] for r in compress_tables.shown(rows)] == [
     *(0.5, 0.2, 0.1, 0.4),
     0.6,
+  ]
+
+
+def test_families_have_their_best_at_each_ratio():
+  rows = [
+    {"kind": "reference", "method": "full"},
+    row("peer", 0.3),
+    row("peer", 0.2, neighbors=0.1),
+    row("peer", 0.1, target=4.0),
+    *ours(0.25),
+    row("tried", 0.5) | {"method": "tried anchors:64x1+opq:8x16x2"},
+    row("tried", 0.6, target=4.0) | {"method": "tried anchors:9x1+opq:8x16x2"},
+    row("tried", 1.0) | {"method": "tried int4"},
+  ]
+  assert compress_tables.by_family(rows) == [
+    {"family": "auto", "8": ".2500 / .900"},
+    {"family": "`anchors+opq`", "8": ".5000 / .500", "4": ".6000 / .400"},
+    {"family": "`int4`", "8": "1.0000 / .000"},
+    {"family": "PQ", "8": ".2000 / .700", "4": ".1000 / .900"},
   ]
 
 
