@@ -7,6 +7,7 @@ import numpy as np
 
 from anchor_codes import tables
 from anchor_codes.commands import common
+from anchor_codes.tables import searching
 from anchor_codes.typing import check_choice
 
 METRICS = ("cosine", "dot")
@@ -113,10 +114,7 @@ def _merge(
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:
-  # In float32 the squares of small numbers are 0.
-  vectors = vectors.astype(np.float64)
-  norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-  return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+  return searching.unit(vectors).astype(np.float32)
 
 
 def _symbol(table: tables.Table, i: int) -> str:

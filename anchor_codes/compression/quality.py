@@ -6,6 +6,7 @@ import numpy as np
 
 from anchor_codes import tables
 from anchor_codes.compression.points import blocks
+from anchor_codes.tables.searching import unit
 
 NUM_NEIGHBORS = 10
 _NUM_QUERIES = 1_000
@@ -135,14 +136,6 @@ def masses(weights: np.ndarray | None, size: int) -> np.ndarray:
   if weights is None or not np.any(weights):
     return np.ones(size)
   return np.asarray(weights, np.float64)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """Returns vectors of length 1 in float64; zeros stay."""
-  # In float32 the squares of small numbers are 0.
-  vectors = _double(vectors)
-  lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def spread(size: int, most: int) -> np.ndarray:

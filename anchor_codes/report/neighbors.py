@@ -6,6 +6,7 @@ import numpy as np
 
 from anchor_codes import tables
 from anchor_codes.report.scope import Scope
+from anchor_codes.tables import searching
 
 COUNT = 10
 """Neighbours of each symbol."""
@@ -40,9 +41,7 @@ def find_neighbors(
   >>> find_neighbors(vectors, Scope(3, 1, 3)).ids
   array([[2, 1]], dtype=int32)
   """
-  # In float32 the squares of small numbers are 0.
-  norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-  units = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+  units = searching.unit(vectors).astype(np.float32)
   # A table finds the best block by block, and never keeps all scores.
   scores, ids = tables.DenseTable(units).top_k(
     units[: scope.shown], min(count + 1, len(units))

@@ -55,6 +55,19 @@ def top_k(
   return scores.reshape(shape), ids.reshape(shape)
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """Returns vectors [..., features] of length 1 in float64; zeros stay.
+
+  >>> unit(np.float32([[3e-30, 4e-30], [0, 0]]))
+  array([[0.6, 0.8],
+         [0. , 0. ]])
+  """
+  # In float32 the squares of small numbers are 0.
+  vectors = vectors.astype(np.float64)
+  lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  return vectors / np.where(lengths > 0, lengths, 1)
+
+
 def _check(table: "Table", queries: np.ndarray, k: int) -> None:
   if queries.shape[-1:] != (table.features,):
     raise ValueError(
