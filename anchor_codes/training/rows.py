@@ -181,7 +181,8 @@ def update_rows(
   Raises:
     ValueError: If the leaves of `rows` do not agree on the number of rows, or
       the state has a part that is not made of rows, as that of Adafactor, or
-      gathers gradients over several steps, as that of ``optax.MultiSteps``.
+      gathers gradients over several steps, as those of ``optax.MultiSteps``
+      and ``optax.apply_every``.
 
   >>> rows = jnp.ones((4, 2))
   >>> optimizer = optax.adagrad(1.0, initial_accumulator_value=0.0, eps=0.0)
@@ -367,11 +368,12 @@ def _num_embeddings(rows: Any) -> int:
 
 
 def _check_gathers_nothing(state: optax.OptState) -> None:
-  gathers = lambda node: isinstance(node, optax.MultiStepsState)
-  if any(map(gathers, jax.tree.leaves(state, is_leaf=gathers))):
+  names = {optax.MultiStepsState: "MultiSteps", optax.ApplyEvery: "apply_every"}
+  gathers = lambda node: type(node) in names
+  for node in filter(gathers, jax.tree.leaves(state, is_leaf=gathers)):
     raise ValueError(
-      "`MultiSteps` would lose gradients: those of rows that the last of its "
-      "steps does not touch. Take larger batches instead."
+      f"`{names[type(node)]}` would lose gradients: those of rows that the "
+      "last of its steps does not touch. Take larger batches instead."
     )
 
 

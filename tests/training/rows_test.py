@@ -337,13 +337,22 @@ def test_refuses_a_state_that_is_not_made_of_rows():
     )
 
 
-def test_refuses_to_gather_gradients_over_steps():
+@pytest.mark.parametrize(
+  ("name", "optimizer"),
+  [
+    (
+      "MultiSteps",
+      optax.MultiSteps(optax.sgd(1.0), 2).gradient_transformation(),
+    ),
+    ("apply_every", optax.apply_every(2)),
+  ],
+)
+def test_refuses_to_gather_gradients_over_steps(name, optimizer):
   """Those of rows that the last of the steps does not touch would be lost."""
-  optimizer = optax.MultiSteps(optax.sgd(1.0), 2).gradient_transformation()
   optimizer = optax.chain(optax.scale(0.5), optimizer)
   rows, ids = jnp.zeros(5), jnp.array([1, 5])
   state, gradients = optimizer.init(rows), jnp.ones(2)
-  with pytest.raises(ValueError, match="`MultiSteps` would lose gradients"):
+  with pytest.raises(ValueError, match=f"`{name}` would lose gradients"):
     step_of(training.update_rows, optimizer, rows, state, ids, gradients)
 
 
