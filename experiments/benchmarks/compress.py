@@ -1,6 +1,6 @@
 r"""Compares `compress` with other ways to make given vectors small.
 
-  pip install faiss-cpu
+  pip install faiss-cpu compress-fasttext scikit-learn
   python -m experiments.benchmarks.compress --data_dir=/path/to/data
 
 takes vectors of words (GloVe and PPMI) and the item factors of a recommender,

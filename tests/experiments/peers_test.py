@@ -32,6 +32,13 @@ def test_what_is_proposed_fits_and_nothing_larger(family, budget):
       assert longer.nbytes(200, 12) > budget
 
 
+def test_families_need_all_their_libraries(monkeypatch):
+  found = dict.fromkeys(("faiss", "compress_fasttext"), "a place")
+  monkeypatch.setattr(peers.importlib.util, "find_spec", found.get)
+  missing = [name for name in peers.FAMILIES if not peers.is_installed(name)]
+  assert missing == ["compress-fasttext"]
+
+
 def test_codebooks_count():
   # Codes in whole bytes, and float16 for all that rows share.
   assert peers.Product(5, 6).nbytes(1000, 100) == 4 * 1000 + 2 * 64 * 100
