@@ -74,13 +74,33 @@ def test_a_rotation_is_learned(monkeypatch):
   turned = np.linalg.qr(rng.standard_normal((8, 8)))[0]
   vectors = (values @ turned).astype(np.float32)
   errors = []
-  for steps in (1, product_codes._NUM_ITERATIONS):
-    monkeypatch.setattr(product_codes, "_NUM_ITERATIONS", steps)
+  for steps in (1, product_codes._MOST_STEPS):
+    monkeypatch.setattr(product_codes, "_MOST_STEPS", steps)
     errors.append(error(fit("opq:4x4x2", vectors), vectors))
   start = product_codes.balanced_rotation(points.Points.of(vectors), 4, 2)
   plain = vectors @ start.T
   fixed = error(fit("pq:4x4", plain), plain)
   assert errors[1] < 0.9 * min(fixed, errors[0])
+
+
+@pytest.mark.parametrize(("least_gain", "most"), [(0.002, 100), (0.9, 11)])
+def test_a_rotation_is_turned_until_that_gains_little(
+  monkeypatch, least_gain, most
+):
+  monkeypatch.setattr(product_codes, "_LEAST_GAIN", least_gain)
+  step, errors = product_codes._step, []
+
+  def recorded(rng, rotated, *args):
+    decoded, books = step(rng, rotated, *args)
+    errors.append(np.square(rotated.vectors - decoded).sum())
+    return decoded, books
+
+  monkeypatch.setattr(product_codes, "_step", recorded)
+  fit("opq:4x16x2", matrix())
+  assert 11 <= len(errors) <= most
+  gains = 1 - np.divide(errors[10:], errors[:-10])
+  assert np.all(gains[:-1] > least_gain)
+  assert len(errors) == most or gains[-1] <= least_gain
 
 
 @pytest.mark.parametrize(
