@@ -27,7 +27,7 @@ TRIAL_ROWS = 16_384
 FIT_ROWS = 65_536
 """Rows that the recipe fits that was chosen."""
 FINALISTS = 2
-"""The best trials of some rows that are fitted again, and measured on all."""
+"""The best trials, which are fitted again with care, and measured on all."""
 _HELD_OUT = 4_096
 _MOST_WORKERS = 8
 
@@ -51,8 +51,8 @@ def compress(
 
   With 'auto' it tries sizes of all families of recipes that fit, on at most
   16,384 rows, and measures them on other rows; of a smaller matrix all rows are
-  fitted, and they are those to measure on. The best two of a larger one are
-  fitted again to at most 65,536 rows, and the better one of these, by all rows,
+  fitted, and they are those to measure on. The best two are fitted again, to at
+  most 65,536 rows and in more steps, and the better one of these, by all rows,
   is the table. All rows of the matrix are encoded, block by block: a memory map
   stays on disk. Very small and very large values are fitted at
   another power of two, and a few more parts of the table are float32 then.
@@ -109,7 +109,7 @@ def compress(
   trials = cold.trials(candidates, progress or _silent)
   ranks = np.argsort([-job.score(t.quality) for t in trials], kind="stable")
   finals: dict[int, tuple[tables.Table, dict[str, float]]] = {}
-  for i in map(int, ranks[: 1 if cold.fitted else FINALISTS]):
+  for i in map(int, ranks[:FINALISTS]):
     table = finish(cold.final(candidates[i], i))
     measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
     finals[i] = table, measured
@@ -270,11 +270,6 @@ class _Job:
     others = 0 if size <= TRIAL_ROWS else min(_HELD_OUT, size // 5)
     return min(TRIAL_ROWS, size - others)
 
-  @functools.cached_property
-  def fitted(self) -> dict[int, tables.Table]:
-    """Tables of the trials by their numbers, if those fitted all rows."""
-    return {}
-
   def trials(
     self, candidates: Sequence[Recipe], progress: Progress
   ) -> list[Trial]:
@@ -294,29 +289,26 @@ class _Job:
   def trial(self, recipe: Recipe, number: int) -> Trial:
     """Fits one candidate and measures it."""
     begin = time.perf_counter()
-    table = recipe.fit(self.rng(number), self.sample)
+    table = recipe.fit(self.rng(number), self.sample, is_trial=True)
     rows, encoded = self.held_out, table
-    if len(self.matrix) <= TRIAL_ROWS:
-      self.fitted[number] = table
-    else:
+    has_all = len(self.matrix) <= TRIAL_ROWS
+    if not has_all:
       encoded = table._encode(self.read(rows))
     restored = self.magnitude.restore(encoded)
     matrix, weights = self.matrix[rows], self.weights_of(rows)
     measured = quality.measure(restored, matrix, weights)
     if callable(self.metric):
-      whole = table if number in self.fitted else self.encode(table, map)
+      whole = table if has_all else self.encode(table, map)
       measured |= self.task(self.magnitude.restore(whole))
     seconds = time.perf_counter() - begin
     return Trial(str(recipe), self.nbytes(recipe), measured, seconds)
 
   def final(self, recipe: Recipe, number: int) -> tables.Table:
     """Returns the table of all rows."""
-    table = self.fitted.get(number)
-    if table is None:
-      table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
-      if len(self.matrix) > FIT_ROWS:
-        with _workers(len(self.matrix)) as pool:
-          table = self.encode(table, pool.map)
+    table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
+    if len(self.matrix) > FIT_ROWS:
+      with _workers(len(self.matrix)) as pool:
+        table = self.encode(table, pool.map)
     return self.magnitude.restore(table)
 
   def encode(

@@ -8,7 +8,7 @@ from anchor_codes.compression.points import Points, round_array
 
 _NUM_ITERATIONS = 40  # Of k-means without a rotation.
 # With one: the error falls slowly and for long where vectors cluster.
-_MOST_STEPS = 100
+_MOST_STEPS, _TRIAL_STEPS = 200, 40
 _WINDOW = 10  # Steps that must gain so much of it together to go on.
 _LEAST_GAIN = 0.002
 
@@ -50,6 +50,7 @@ def fit_rotated(
   code_length: int,
   codebook_size: int,
   code_features: int,
+  is_trial: bool = False,
 ) -> tables.ProjectedTable:
   r"""Fits codebooks and the rotation in which they fit best.
 
@@ -58,7 +59,7 @@ def fit_rotated(
   :math:`X^T Y = U S V^T`. It starts at the principal components, dealt out so
   that all parts have about the same product of variances. Of components that
   find no place the last ones are left out. It ends when ten steps take less
-  than .2 % off the error, or after a hundred.
+  than .2 % off the error, or after 200.
 
   Args:
     rng: Random numbers.
@@ -66,6 +67,7 @@ def fit_rotated(
     code_length: Number of parts.
     codebook_size: Entries of a codebook.
     code_features: Width of a part.
+    is_trial: Whether to stop after 40 steps.
 
   Returns:
     A table of the points, with codebooks and rotation in int8.
@@ -74,7 +76,8 @@ def fit_rotated(
   rotation = balanced_rotation(points, code_length, code_features)
   books: list[np.ndarray] = []
   errors: list[float] = []
-  while len(errors) < _MOST_STEPS and not _has_settled(errors):
+  most_steps = _TRIAL_STEPS if is_trial else _MOST_STEPS
+  while len(errors) < most_steps and not _has_settled(errors):
     rotated = points.replace(centred @ rotation.T)
     decoded, books = _step(rng, rotated, books, code_length, codebook_size)
     rests = np.square(rotated.vectors - decoded).sum(axis=1)

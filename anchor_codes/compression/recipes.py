@@ -26,8 +26,16 @@ class Recipe(Protocol):
     """Returns the bytes of the table that :meth:`fit` makes."""
     ...
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
-    """Fits the shared part; returns the table of the points."""
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
+    """Fits the shared part; returns the table of the points.
+
+    Args:
+      rng: Random numbers.
+      points: What to fit.
+      is_trial: Whether a rough fit will do, to be compared with others.
+    """
     ...
 
 
@@ -48,9 +56,11 @@ class Scalars:
     )
     return num_embeddings * row // 8
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Rounds the points."""
-    del rng
+    del rng, is_trial
     return _scalar_rows(points.vectors, self.dtype)
 
 
@@ -71,9 +81,11 @@ class LowRank:
     inner = Scalars(self.dtype).nbytes(num_embeddings, rank)
     return inner + _projection_bytes(rank, features)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Rounds the points in the components of the largest variance."""
-    del rng
+    del rng, is_trial
     directions = points.components[1][: self.rank]
     rows = (points.vectors - points.mean) @ directions.T
     inner = _scalar_rows(rows, self.dtype)
@@ -107,8 +119,11 @@ class ProductCodes:
     shared = self.codebook_size * features + 4 * self.code_length
     return _code_bytes(self, num_embeddings, shared)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits the codebooks."""
+    del is_trial
     return product_codes.fit_product(rng, points, **vars(self))
 
 
@@ -132,9 +147,13 @@ class RotatedCodes:
     shared += _projection_bytes(width, features)
     return _code_bytes(self, num_embeddings, shared)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits codebooks and rotation in turns."""
-    return product_codes.fit_rotated(rng, points, **vars(self))
+    return product_codes.fit_rotated(
+      rng, points, is_trial=is_trial, **vars(self)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +178,11 @@ class AdditiveCodes:
       shared += 2 * features
     return _code_bytes(self, num_embeddings, shared)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits the codebooks stage by stage, then all of them in turns."""
+    del is_trial
     rank = min(self.rank, points.features)
     return additive_codes.fit_additive(
       rng,
@@ -190,8 +212,11 @@ class Anchors:
     shared = self.num_anchors * (features + 4)
     return num_embeddings * (row + _SCALE_BITS) // 8 + shared
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits anchors and rows in turns."""
+    del is_trial
     return sparse_coding.fit_anchors(rng, points, **vars(self))
 
 
@@ -201,8 +226,11 @@ class NonNegativeAnchors(Anchors):
 
   family: ClassVar[str] = "nonnegative_anchors"
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits anchors and rows in turns."""
+    del is_trial
     return sparse_coding.fit_anchors(
       rng, points, non_negative=True, **vars(self)
     )
@@ -221,13 +249,15 @@ class Normed:
     """Returns the bytes of norms and their range, and of the rest."""
     return num_embeddings + 8 + self.inner.nbytes(num_embeddings, features)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits the other recipe to directions, and the range of the norms."""
     lengths = np.linalg.norm(points.vectors, axis=1)
     units = points.vectors / np.where(lengths > 0, lengths, 1)[:, None]
     # The error of a direction counts as much as it is long.
     weights = points.weights * np.square(lengths, dtype=np.float64)
-    inner = self.inner.fit(rng, Points.of(units, weights))
+    inner = self.inner.fit(rng, Points.of(units, weights), is_trial=is_trial)
     table = tables.ScaledTable.from_norms(inner, lengths)
     return table._encode(points.vectors)
 
@@ -247,11 +277,14 @@ class Summed:
     both = (self.first, self.second)
     return sum(recipe.nbytes(num_embeddings, features) for recipe in both)
 
-  def fit(self, rng: np.random.Generator, points: Points) -> tables.Table:
+  def fit(
+    self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
+  ) -> tables.Table:
     """Fits one, then the other to the rest."""
-    first = self.first.fit(rng, points)
+    first = self.first.fit(rng, points, is_trial=is_trial)
     rest = points.replace(points.vectors - first.to_dense())
-    return tables.SumTable(first, self.second.fit(rng, rest))
+    second = self.second.fit(rng, rest, is_trial=is_trial)
+    return tables.SumTable(first, second)
 
 
 def parse(text: str) -> Recipe:

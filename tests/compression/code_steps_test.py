@@ -83,9 +83,12 @@ def test_a_rotation_is_learned(monkeypatch):
   assert errors[1] < 0.9 * min(fixed, errors[0])
 
 
-@pytest.mark.parametrize(("least_gain", "most"), [(0.002, 100), (0.9, 11)])
+@pytest.mark.parametrize(
+  ("least_gain", "is_trial", "most"),
+  [(0.002, False, 200), (0.002, True, 40), (0.9, False, 11)],
+)
 def test_a_rotation_is_turned_until_that_gains_little(
-  monkeypatch, least_gain, most
+  monkeypatch, least_gain, is_trial, most
 ):
   monkeypatch.setattr(product_codes, "_LEAST_GAIN", least_gain)
   step, errors = product_codes._step, []
@@ -96,7 +99,8 @@ def test_a_rotation_is_turned_until_that_gains_little(
     return decoded, books
 
   monkeypatch.setattr(product_codes, "_step", recorded)
-  fit("opq:4x16x2", matrix())
+  recipe, given = recipes.parse("opq:4x16x2"), points.Points.of(matrix())
+  recipe.fit(np.random.default_rng(0), given, is_trial=is_trial)
   assert 11 <= len(errors) <= most
   gains = 1 - np.divide(errors[10:], errors[:-10])
   assert np.all(gains[:-1] > least_gain)

@@ -79,9 +79,9 @@ def test_equal_seeds_give_equal_tables(name, fitted):
 class Spy:
   """A recipe that keeps what it is asked to fit."""
 
-  def fit(self, rng, given):
+  def fit(self, rng, given, *, is_trial=False):
     del rng
-    self.points = given
+    self.points, self.is_trial = given, is_trial
     return tables.DenseTable(given.vectors)
 
 
@@ -97,6 +97,14 @@ def test_directions_count_as_much_as_they_are_long():
   mass = weights * lengths**2
   np.testing.assert_allclose(spy.points.weights, mass / mass.mean(), rtol=1e-4)
   assert compression.relative_error(table, vectors) < 1e-3
+
+
+@pytest.mark.parametrize("is_trial", [False, True])
+def test_chains_hand_on_how_rough_a_fit_may_be(is_trial):
+  spies, given = (Spy(), Spy()), points.Points.of(matrix())
+  chain = recipes.Normed(recipes.Summed(*spies))
+  chain.fit(np.random.default_rng(0), given, is_trial=is_trial)
+  assert [spy.is_trial for spy in spies] == [is_trial] * 2
 
 
 def test_norms_are_those_that_suit_the_codes():
