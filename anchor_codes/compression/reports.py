@@ -60,7 +60,9 @@ class Report:
   def __str__(self) -> str:
     names = list(self.trials[0].quality)
     rows = [["recipe", "bytes", "ratio", *names, "seconds", ""]]
-    for trial in self.trials:
+    # The last row is not of a trial, which is rough, but of the table.
+    made = Trial("as made", self.chosen.nbytes, self.quality, self.seconds)
+    for trial in (*self.trials, made):
       values = [f"{trial.quality[name]:.4f}" for name in names]
       mark = "chosen" if trial.chosen else ""
       ratio = f"{self.dense_bytes / trial.nbytes:.1f}"

@@ -155,7 +155,8 @@ def draw_curve(curve: Mapping[str, Any]) -> Spec:
   """Draws the quality of all that was tried against its size.
 
   Args:
-    curve: What `Report.to_json` of a compression says, parsed.
+    curve: What `Report.to_json` of a compression says, parsed. What was chosen
+      has the quality of the table that was made of it.
   """
   metric = curve["metric"]
   rows = [
@@ -163,7 +164,7 @@ def draw_curve(curve: Mapping[str, Any]) -> Spec:
       "recipe": trial["recipe"],
       "bytes": trial["nbytes"],
       "size": human_bytes(trial["nbytes"]),
-      "quality": trial["quality"][metric],
+      "quality": (curve if trial["chosen"] else trial)["quality"][metric],
       "what": "chosen" if trial["chosen"] else "tried",
     }
     for trial in curve["trials"]

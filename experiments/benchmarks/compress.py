@@ -71,8 +71,9 @@ which favours them; ours are stored as they count. The others run in one thread,
 `compress` in all. A note tells the options of faiss that were lowered, where
 two minutes would not have been enough by estimate; additive codes have 64
 digits at most. `full` and `int4 rows` at the top have the sizes that they have.
-Rows that begin with `tried` are from the report of `compress`: of more than
-16,384 rows they were measured on some that were not fitted.
+Rows that begin with `tried` are from the report of `compress`, of rough fits,
+of which the best two are fitted again with care: of more than 16,384 rows they
+were measured on some that were not fitted.
 """
 
 QUICK: dict[str, Any] = {"ratios": (8.0,), "families": ("PQ", "PCA + int8")}

@@ -70,7 +70,9 @@ def test_reports_for_people_and_programs(found):
   lines = str(found.report).splitlines()
   assert lines[0].split()[:4] == ["recipe", "bytes", "ratio", "error"]
   assert lines[1].endswith("chosen")
-  assert len(lines) == 1 + len(found.report.trials)
+  assert len(lines) == 2 + len(found.report.trials)
+  assert lines[-1].startswith("as made")
+  assert f" {found.report.quality['error']:.4f} " in lines[-1]
   read = json.loads(found.report.to_json())
   assert read["trials"][0]["recipe"] == found.report.chosen.recipe
   assert read["dense_bytes"] == 4 * V * F

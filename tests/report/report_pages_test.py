@@ -166,11 +166,15 @@ def test_the_curve_of_a_compression_is_drawn():
     {"recipe": "pq", "nbytes": 30, "quality": {"error": 0.7}, "chosen": False},
   ]
   curve = {"metric": "error", "budget": 70, "trials": trials}
+  curve["quality"] = {"error": 0.4}
   island = report_tables.island_of(
     render(report_tables.anchor_table(), curve=curve)
   )
   drawn = json.dumps(island["charts"])
   assert '"recipe": "pq"' in drawn
+  assert '"quality": 0.7' in drawn
+  assert '"quality": 0.4' in drawn  # Of the table, not of its trial.
+  assert '"quality": 0.5' not in drawn
   assert '"bytes": 70' in drawn
 
 
