@@ -270,6 +270,11 @@ class _Job:
     others = 0 if size <= TRIAL_ROWS else min(_HELD_OUT, size // 5)
     return min(TRIAL_ROWS, size - others)
 
+  @functools.cached_property
+  def fitted(self) -> dict[int, tables.Table]:
+    """Tables of trials by their numbers, if no more can be made of them."""
+    return {}
+
   def trials(
     self, candidates: Sequence[Recipe], progress: Progress
   ) -> list[Trial]:
@@ -277,7 +282,7 @@ class _Job:
     results: dict[int, Trial] = {}
     with _workers(len(candidates)) as pool:
       futures = {
-        pool.submit(self.trial, candidate, i): i
+        pool.submit(self.trial, candidate, i, has_rivals=len(candidates) > 1): i
         for i, candidate in enumerate(candidates)
       }
       for future in concurrent.futures.as_completed(futures):
@@ -286,14 +291,16 @@ class _Job:
         progress(len(results), len(candidates), str(candidates[number]))
     return [results[i] for i in range(len(candidates))]
 
-  def trial(self, recipe: Recipe, number: int) -> Trial:
+  def trial(self, recipe: Recipe, number: int, *, has_rivals: bool) -> Trial:
     """Fits one candidate and measures it."""
     begin = time.perf_counter()
-    table = recipe.fit(self.rng(number), self.sample, is_trial=True)
+    table = recipe.fit(self.rng(number), self.sample, is_trial=has_rivals)
     rows, encoded = self.held_out, table
     has_all = len(self.matrix) <= TRIAL_ROWS
     if not has_all:
       encoded = table._encode(self.read(rows))
+    elif not has_rivals:
+      self.fitted[number] = table
     restored = self.magnitude.restore(encoded)
     matrix, weights = self.matrix[rows], self.weights_of(rows)
     measured = quality.measure(restored, matrix, weights)
@@ -305,10 +312,12 @@ class _Job:
 
   def final(self, recipe: Recipe, number: int) -> tables.Table:
     """Returns the table of all rows."""
-    table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
-    if len(self.matrix) > FIT_ROWS:
-      with _workers(len(self.matrix)) as pool:
-        table = self.encode(table, pool.map)
+    table = self.fitted.get(number)
+    if table is None:
+      table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
+      if len(self.matrix) > FIT_ROWS:
+        with _workers(len(self.matrix)) as pool:
+          table = self.encode(table, pool.map)
     return self.magnitude.restore(table)
 
   def encode(

@@ -37,6 +37,28 @@ def test_the_best_of_all_that_fit_is_taken(found):
   assert report.quality["error"] <= report.chosen.quality["error"]
 
 
+@pytest.mark.parametrize(
+  ("names", "rough"), [(["int8"], [False]), (["int8", "int4"], [1, 1, 0, 0])]
+)
+def test_one_recipe_without_rivals_is_fitted_once(names, rough, monkeypatch):
+  fits = []
+
+  class Counted(recipes.Scalars):
+    def fit(self, rng, points, *, is_trial=False):
+      fits.append(is_trial)
+      return super().fit(rng, points, is_trial=is_trial)
+
+  monkeypatch.setattr(
+    compressing.proposals,
+    "candidates",
+    lambda *args, **options: [Counted(name) for name in names],
+  )
+  found = compression.compress(matrix(), budget=100_000)
+  assert fits == rough
+  error = compression.relative_error(found.table, matrix())
+  assert error == found.report.quality["error"]
+
+
 def test_the_better_one_of_the_best_two_is_taken(monkeypatch):
   """By what a careful fit makes of them, not by what a rough one did."""
 
