@@ -182,7 +182,6 @@ class AdditiveCodes:
     self, rng: np.random.Generator, points: Points, *, is_trial: bool = False
   ) -> tables.Table:
     """Fits the codebooks stage by stage, then all of them in turns."""
-    del is_trial
     rank = min(self.rank, points.features)
     return additive_codes.fit_additive(
       rng,
@@ -190,6 +189,7 @@ class AdditiveCodes:
       code_length=self.code_length,
       codebook_size=self.codebook_size,
       rank=rank,
+      is_trial=is_trial,
     )
 
 

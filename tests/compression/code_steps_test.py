@@ -1,5 +1,7 @@
 """Tests of product, rotated and additive codes: each step makes them better."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from anchor_codes.compression import (
   product_codes,
   recipes,
 )
+from anchor_codes.tables import code_search
 
 
 def matrix(size: int = 500, width: int = 8) -> np.ndarray:
@@ -27,35 +30,69 @@ def error(table: tables.Table, vectors: np.ndarray) -> float:
   return compression.relative_error(table, vectors)
 
 
-def test_sweeps_make_additive_codes_better(monkeypatch):
+def test_rounds_make_additive_codes_better(monkeypatch):
   errors = []
-  for number in (0, 2):
-    monkeypatch.setattr(additive_codes, "_NUM_SWEEPS", number)
+  for number in (0, 10, 100):  # None leaves the start.
+    monkeypatch.setattr(additive_codes, "_NUM_ROUNDS", number)
     errors.append(error(fit("rq:4x16x8", matrix()), matrix()))
-  assert errors[1] < 0.95 * errors[0]
+  assert errors[1] < 0.9 * errors[0]
+  assert errors[2] < 0.95 * errors[1]
 
 
-def test_codebooks_move_with_their_codes():
-  """After a sweep each entry that is used is the best for its vectors."""
+def test_trials_of_additive_codes_are_short(monkeypatch):
+  search, calls = code_search.search_sums, []
+
+  def recorded(*args, **options):
+    calls.append(options)
+    return search(*args, **options)
+
+  monkeypatch.setattr(code_search, "search_sums", recorded)
+  recipe, of_matrix = recipes.parse("rq:2x8x8"), points.Points.of(matrix(100))
+  for is_trial, rounds in ((True, 30), (False, 200)):
+    calls.clear()
+    recipe.fit(np.random.default_rng(0), of_matrix, is_trial=is_trial)
+    assert len(calls) == rounds + 1
+
+
+def test_codebooks_move_to_what_the_others_leave_over():
   rng, vectors = np.random.default_rng(0), matrix()
-  rest = points.Points.of(vectors)
-  codes, books = additive_codes._residual_start(rng, rest, 3, 8)
-  rest = rest.replace(vectors - additive_codes._compose(codes, books))
-  before = np.square(rest.vectors).sum()
-  rest = additive_codes._sweep(rng, rest, codes, books)
-  composed = additive_codes._compose(codes, books)
-  np.testing.assert_allclose(rest.vectors, vectors - composed, atol=1e-4)
-  assert np.square(rest.vectors).sum() < before
+  target = points.Points.of(vectors)
+  codes, books = additive_codes._residual_start(rng, target, 3, 8)
+  compose = lambda: sum(book[codes[:, j]] for j, book in enumerate(books))
+  before = np.square(vectors - compose()).sum()
+  for _ in range(50):
+    additive_codes._update(rng, target, codes, books)
+  rest = vectors - compose()
+  assert np.square(rest).sum() < before
+  # The least squares of these codes: no entry has a direction to move to.
+  for j in range(3):
+    for value in np.unique(codes[:, j]):
+      mean = rest[codes[:, j] == value].mean(axis=0)
+      np.testing.assert_allclose(mean, 0, atol=1e-3)
 
 
-def test_the_last_digit_suits_the_codebooks_as_they_are_rounded():
+def test_rows_without_weight_do_not_move_codebooks():
+  vectors = matrix(200)
+  weights = np.repeat([1.0, 0.0], 100)
+  tables_of = []
+  for scale in (1, 5):
+    changed = np.concatenate([vectors[:100], scale * vectors[100:]])
+    recipe = recipes.parse("rq:2x8x8")
+    tables_of.append(
+      recipe.fit(np.random.default_rng(0), points.Points.of(changed, weights))
+    )
+  first, second = (table.codebooks for table in tables_of)
+  np.testing.assert_array_equal(first, second)
+
+
+def test_codes_suit_the_codebooks_as_they_are_rounded():
   vectors = matrix(4_000)
   vectors -= vectors.mean(axis=0)  # What is left of the mean is not in them.
   table = fit("rq:3x16x8", vectors)
   best = np.square(vectors - table.to_dense()).sum(axis=1)
-  for value in range(16):
+  for place, value in itertools.product(range(3), range(16)):
     codes = np.array(table.codes)
-    codes[:, -1] = value
+    codes[:, place] = value
     other = tables.CodeTable.from_codes(
       codes,
       table.codebooks,
@@ -64,7 +101,7 @@ def test_the_last_digit_suits_the_codebooks_as_they_are_rounded():
       bias=table.bias,
     )
     found = np.square(vectors - other.to_dense()).sum(axis=1)
-    assert np.all(best <= found + 1e-3)
+    assert np.mean(best <= found + 1e-3) > 0.999
 
 
 def test_a_rotation_is_learned(monkeypatch):
