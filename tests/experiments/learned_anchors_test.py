@@ -50,6 +50,8 @@ def fixture_made_up(monkeypatch):
   monkeypatch.setattr(
     runs, "objective", lambda result, anchor_penalty: 0.7 + anchor_penalty
   )
+  # A picture after each run takes most of the time of these tests.
+  monkeypatch.setattr(learned_anchors.reporting, "plot_table", lambda *_: None)
   return configs
 
 
@@ -110,13 +112,26 @@ def test_cells_of_learned_and_of_fixed_numbers(made_up, data, tmp_path):
   }
 
 
-def test_report_is_written_as_runs_come(made_up, data, tmp_path, capsys):
+def test_report_is_written_as_runs_come(
+  made_up, data, tmp_path, capsys, monkeypatch
+):
+  pictures = []
+  plot = lambda cells, path, picture: pictures.append((len(cells), path.name))
+  monkeypatch.setattr(learned_anchors.reporting, "plot_table", plot)
   learned_anchors.run_benchmark(data, tmp_path, plan=Plan(seeds=1))
+  assert pictures == [(n, "learned_anchors.png") for n in range(1, 20)]
   text = (tmp_path / "learned_anchors.md").read_text()
   assert text.count("| starts |") == 4
   assert "0.7030" in text  # Four decimals, though the table rounds to two.
   assert text.count("\n- ") == 6
   assert len(capsys.readouterr().out.splitlines()) == 19
+
+
+def test_the_picture_is_drawn(tmp_path):
+  path = tmp_path / "picture.png"
+  found = learned_anchors._named([cells(), cells("fixed", start=4)])
+  learned_anchors.reporting.plot_table(found, path, learned_anchors.PICTURE)
+  assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_quick_plan_is_small():
