@@ -47,7 +47,7 @@ TEST = [
   "onnxruntime>=1.20",
   "pyright==1.1.414",
   "pytest>=8",
-  "pytest-xdist>=3.6",
+  "pytest-xdist>=3.7",
   "ruff==0.17.5",
   "safetensors>=0.5",  # The reference reader, an oracle for ours.
   "selenium>=4.20",
