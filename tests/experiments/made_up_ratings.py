@@ -139,7 +139,7 @@ class Watched:
 
 def is_ready(trainer):
   """Tells whether a trainer knows the form of its model."""
-  return hasattr(trainer, "graphdef")
+  return trainer.graphdef is not None
 
 
 class NonparametricRun(Watched, nonparametric.NonparametricRun):
