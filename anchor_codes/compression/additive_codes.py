@@ -95,7 +95,12 @@ def _residual_start(
   books = []
   for j in range(code_length):
     book = clustering.cluster(
-      rng, rest, num_clusters=codebook_size, num_iterations=_NUM_ITERATIONS
+      rng,
+      rest,
+      centroids=clustering.group_centroids(
+        rng, rest, num_clusters=codebook_size
+      ),
+      num_iterations=_NUM_ITERATIONS,
     )
     codes[:, j] = clustering.assign(rest.vectors, book)
     rest = rest.replace(rest.vectors - book[codes[:, j]])

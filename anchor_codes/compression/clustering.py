@@ -31,6 +31,28 @@ def draw_centroids(
   return points.vectors[np.resize(rows, num_clusters)]
 
 
+def group_centroids(
+  rng: np.random.Generator, points: Points, *, num_clusters: int
+) -> np.ndarray:
+  """Returns the means of groups that are made at random.
+
+  For wide vectors: a row that is drawn there has hardly a neighbour, and most
+  others are nearer to a centroid in their midst. It would keep only itself.
+
+  Args:
+    rng: Random numbers.
+    points: At least one.
+    num_clusters: Number of groups, all of about the same size. Those without
+      rows of any weight have a row that is drawn.
+
+  Returns:
+    float32 [num_clusters, features].
+  """
+  groups = rng.permutation(len(points.vectors)) % num_clusters
+  centroids = np.zeros((num_clusters, points.features), np.float32)
+  return update(rng, points, groups, centroids)
+
+
 def assign(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
   """Finds the nearest centroid of each vector, int32 [size]."""
   return code_search.nearest_parts(vectors, centroids[None])[:, 0]
@@ -92,11 +114,10 @@ def cluster(
   rng: np.random.Generator,
   points: Points,
   *,
-  num_clusters: int,
+  centroids: np.ndarray,
   num_iterations: int,
 ) -> np.ndarray:
-  """Runs some steps from drawn rows; returns the centroids."""
-  centroids = draw_centroids(rng, points, num_clusters=num_clusters)
+  """Runs some steps; returns the new centroids."""
   for _ in range(num_iterations):
     nearest = assign(points.vectors, centroids)
     centroids = update(rng, points, nearest, centroids)

@@ -32,15 +32,21 @@ def fit_product(
     A table of the points with int8 codebooks.
   """
   books = [
-    clustering.cluster(
-      rng,
-      points.replace(np.ascontiguousarray(part)),
-      num_clusters=codebook_size,
-      num_iterations=_NUM_ITERATIONS,
+    _cluster_part(
+      rng, points.replace(np.ascontiguousarray(part)), codebook_size
     )
     for part in np.split(points.vectors, code_length, axis=1)
   ]
   return _make_table(points.vectors, np.stack(books))
+
+
+def _cluster_part(
+  rng: np.random.Generator, part: Points, codebook_size: int
+) -> np.ndarray:
+  centroids = clustering.draw_centroids(rng, part, num_clusters=codebook_size)
+  return clustering.cluster(
+    rng, part, centroids=centroids, num_iterations=_NUM_ITERATIONS
+  )
 
 
 def fit_rotated(

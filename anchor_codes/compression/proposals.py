@@ -17,6 +17,7 @@ CODEBOOK_SIZES = (16, 64, 256)
 # Of each of these two widths are tried: those which the spectrum speaks for, of
 # all components and of a part of them.
 _ROTATED_SIZES = (16, 32, 64, 128, 256)
+_ADDITIVE_SIZES = (16, 32, 64, 256)
 _NARROW = 0.55  # Share of the components that a narrow code keeps.
 _LEAST_USE = 0.6  # Share of the budget below which sizes are not tried.
 
@@ -194,16 +195,22 @@ def _widths(
 
 def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
   features = points.features
-  for size in _codebook_sizes(room):
-    for rank in sorted({features, features // 2}, reverse=True):
-      make = lambda length, size=size, rank=rank: recipes.AdditiveCodes(
-        length, size, rank
-      )
-      for recipe in room.largest(make, 64) if rank else ():
-        # More codebook than codes does not pay.
-        shared = recipe.nbytes(0, features)
-        if 2 * shared <= room.budget and _is_used(room, recipe):
-          yield recipe
+  yield from _sums(room, features, _ADDITIVE_SIZES, rank=features)
+  if features > 1:
+    # Fewer components leave room for longer codes, for near neighbours again.
+    yield from _sums(room, features, _ADDITIVE_SIZES[:1], rank=features // 2)
+
+
+def _sums(
+  room: _Room, features: int, sizes: Sequence[int], *, rank: int
+) -> Iterator[recipes.AdditiveCodes]:
+  for size in _codebook_sizes(room, sizes):
+    make = lambda length, size=size: recipes.AdditiveCodes(length, size, rank)
+    for recipe in room.largest(make, 128):
+      # More codebook than codes does not pay.
+      shared = recipe.nbytes(0, features)
+      if 2 * shared <= room.budget and _is_used(room, recipe):
+        yield recipe
 
 
 def _anchors(
@@ -231,6 +238,12 @@ def _normed_product(room: _Room, points: Points) -> list[Recipe]:
   return [recipes.Normed(recipe) for recipe in found]
 
 
+def _normed_additive(room: _Room, points: Points) -> list[Recipe]:
+  features, sizes = points.features, _ADDITIVE_SIZES[:2]
+  found = _sums(room.for_units(), features, sizes, rank=features)
+  return [recipes.Normed(recipe) for recipe in found]
+
+
 def _anchors_and_codes(room: _Room, points: Points) -> Iterator[Recipe]:
   for number in (256, 64, 16, 4):
     first = recipes.Anchors(number, 1)
@@ -250,6 +263,7 @@ FAMILIES: dict[str, Callable[..., Iterable[Recipe]]] = {
   "anchors": _anchors,
   "norm+pq": _normed_product,
   "norm+opq": _normed,
+  "norm+rq": _normed_additive,
   "anchors+opq": _anchors_and_codes,
   "nonnegative_anchors": functools.partial(
     _anchors, kind=recipes.NonNegativeAnchors

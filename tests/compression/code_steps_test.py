@@ -54,6 +54,16 @@ def test_trials_of_additive_codes_are_short(monkeypatch):
     assert len(calls) == rounds + 1
 
 
+def test_entries_of_wide_codebooks_are_not_left_to_single_rows():
+  rng = np.random.default_rng(0)
+  vectors = rng.standard_normal((2000, 64), np.float32)
+  # Heavy rows lie far out, where drawn centroids have no neighbours.
+  target = points.Points.of(vectors, rng.gamma(1.0, size=2000))
+  codes, _ = additive_codes._residual_start(rng, target, 6, 32)
+  for digits in codes.T:
+    assert np.bincount(digits, minlength=32).min() > 20
+
+
 def test_codebooks_move_to_what_the_others_leave_over():
   rng, vectors = np.random.default_rng(0), matrix()
   target = points.Points.of(vectors)

@@ -35,6 +35,28 @@ def test_few_rows_of_some_weight_are_all_drawn():
   assert set(drawn[:, 0].tolist()) == {1, 3}
 
 
+@pytest.mark.parametrize("num_clusters", [1, 7, 60])
+def test_groups_are_of_about_the_same_size(num_clusters):
+  vectors = np.eye(60, dtype=np.float32)
+  means = clustering.group_centroids(
+    np.random.default_rng(0),
+    points.Points.of(vectors),
+    num_clusters=num_clusters,
+  )
+  counts = np.count_nonzero(means, axis=1)
+  assert counts.sum() == 60 and np.ptp(counts) <= 1
+  np.testing.assert_allclose(means.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_groups_without_rows_of_weight_have_one_that_is_drawn():
+  given = points.Points.of(np.float32([[1], [2], [3]]), np.float64([2, 0, 1]))
+  means = clustering.group_centroids(
+    np.random.default_rng(0), given, num_clusters=8
+  )
+  assert means.shape == (8, 1)
+  assert set(means[:, 0].tolist()) == {1, 3}
+
+
 def test_rows_are_drawn_by_their_weights():
   given = points.Points.of(np.float32([[1], [2]]), np.float64([9, 1]))
   rng = np.random.default_rng(0)
@@ -84,10 +106,13 @@ def test_steps_never_make_the_error_larger(num_clusters):
   given = make(200, 4)
   errors = []
   for steps in range(5):
+    rng = np.random.default_rng(3)
     centroids = clustering.cluster(
-      np.random.default_rng(3),
+      rng,
       given,
-      num_clusters=num_clusters,
+      centroids=clustering.draw_centroids(
+        rng, given, num_clusters=num_clusters
+      ),
       num_iterations=steps,
     )
     nearest = clustering.assign(given.vectors, centroids)

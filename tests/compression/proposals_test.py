@@ -45,6 +45,9 @@ def test_norms_and_anchors_leave_the_rest_to_codes(budget):
   assert normed.inner == propose("opq", left)[0]
   (normed,) = propose("norm+pq", budget)
   assert normed.inner == propose("pq", left)[-1]
+  found = [recipe.inner for recipe in propose("norm+rq", budget)]
+  of_all = [r for r in propose("rq", left) if r.rank == F]
+  assert found == of_all[: len(found)]
   (both,) = propose("anchors+opq", budget)
   left = budget - both.first.nbytes(V, F)
   assert both.second == propose("opq", left)[0]

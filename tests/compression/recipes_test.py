@@ -25,6 +25,7 @@ NAMES = (
   "nonnegative_anchors:20x3",
   "norm+pq:4x16",
   "norm+opq:3x16x4",
+  "norm+rq:3x16x8",
   "anchors:20x1+opq:3x16x4",
 )
 
