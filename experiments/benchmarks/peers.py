@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 _NUM_BITS = (4, 6, 8)
-_MOST_DIGITS = 64  # Of additive codes: longer ones take hours.
+_MOST_DIGITS = 128  # Of additive codes, as `compress` tries.
 _OPQ_SHARES = (1.0, 0.5, 0.25)  # Of the features, that a rotation keeps.
 _HALF = 2  # Bytes of a float16.
 
