@@ -68,9 +68,9 @@ def compress(
       ids, with the hot rows and the vocabulary, and the whole matrix to read:
       each trial encodes all rows for it. Several trials may call it at once.
     recipe: 'auto', a family ('scalars', 'low_rank', 'pq', 'opq', 'rq',
-      'anchors', 'nonnegative_anchors', 'norm+pq', 'norm+opq', 'norm+rq',
-      'anchors+opq') of which the best sizes are taken, or a recipe with sizes
-      as in the report, 'opq:20x256x5'.
+      'anchors', 'nonnegative_anchors', 'norm+pq', 'norm+opq', 'anchors+opq')
+      of which the best sizes are taken, or a recipe with sizes as in the
+      report, 'opq:20x256x5'.
     vocabulary: One different string for each row, or None.
     weights: How much the error of each row counts, non-negative
       [num_embeddings], such as frequencies; None for all alike.

@@ -196,9 +196,12 @@ def _widths(
 def _additive(room: _Room, points: Points) -> Iterator[Recipe]:
   features = points.features
   yield from _sums(room, features, _ADDITIVE_SIZES, rank=features)
-  if features > 1:
-    # Fewer components leave room for longer codes, for near neighbours again.
-    yield from _sums(room, features, _ADDITIVE_SIZES[:1], rank=features // 2)
+  half = features // 2
+  # Fewer components leave room for longer codes, for near neighbours again;
+  # but not where all of them can be kept much better.
+  rotated = [expected_error(r, points) for r in _rotated(room, points)]
+  if half and points.components[0][half:].sum() <= 2 * min(rotated, default=0):
+    yield from _sums(room, features, _ADDITIVE_SIZES[:1], rank=half)
 
 
 def _sums(
@@ -238,12 +241,6 @@ def _normed_product(room: _Room, points: Points) -> list[Recipe]:
   return [recipes.Normed(recipe) for recipe in found]
 
 
-def _normed_additive(room: _Room, points: Points) -> list[Recipe]:
-  features, sizes = points.features, _ADDITIVE_SIZES[:2]
-  found = _sums(room.for_units(), features, sizes, rank=features)
-  return [recipes.Normed(recipe) for recipe in found]
-
-
 def _anchors_and_codes(room: _Room, points: Points) -> Iterator[Recipe]:
   for number in (256, 64, 16, 4):
     first = recipes.Anchors(number, 1)
@@ -263,7 +260,6 @@ FAMILIES: dict[str, Callable[..., Iterable[Recipe]]] = {
   "anchors": _anchors,
   "norm+pq": _normed_product,
   "norm+opq": _normed,
-  "norm+rq": _normed_additive,
   "anchors+opq": _anchors_and_codes,
   "nonnegative_anchors": functools.partial(
     _anchors, kind=recipes.NonNegativeAnchors

@@ -70,7 +70,7 @@ rotations and means of the others count as float16 but are used in float32,
 which favours them; ours are stored as they count. The others run in one thread,
 `compress` in all. faiss has three to four times the rounds of its defaults; a
 note tells where they were lowered, for 450 seconds of a core would not have
-been enough by estimate. Additive codes have 64 digits at most. `full` and
+been enough by estimate. Additive codes have 128 digits at most. `full` and
 `int4 rows` at the top have the sizes that they have.
 Rows that begin with `tried` are from the report of `compress`, of rough fits,
 of which the best two are fitted again with care: of more than 16,384 rows they

@@ -44,7 +44,8 @@ def test_groups_are_of_about_the_same_size(num_clusters):
     num_clusters=num_clusters,
   )
   counts = np.count_nonzero(means, axis=1)
-  assert counts.sum() == 60 and np.ptp(counts) <= 1
+  assert counts.sum() == 60
+  assert np.ptp(counts) <= 1
   np.testing.assert_allclose(means.sum(axis=1), 1, rtol=1e-6)
 
 
