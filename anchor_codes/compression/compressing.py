@@ -106,11 +106,11 @@ def compress(
     budget=cold.budget,
     magnitude=cold.magnitude,
   )
-  trials = cold.trials(candidates, progress or _silent)
+  trials = cold.trials(candidates, progress or (lambda *_: None))
   ranks = np.argsort([-job.score(t.quality) for t in trials], kind="stable")
   finals: dict[int, tuple[tables.Table, dict[str, float]]] = {}
-  for i in map(int, ranks[:FINALISTS]):
-    table = finish(cold.final(candidates[i], i))
+  for i, table in cold.finals(candidates, ranks[:FINALISTS].tolist()).items():
+    table = finish(table)
     measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
     finals[i] = table, measured
   best = max(finals, key=lambda i: job.score(finals[i][1]))
@@ -310,6 +310,16 @@ class _Job:
     seconds = time.perf_counter() - begin
     return Trial(str(recipe), self.nbytes(recipe), measured, seconds)
 
+  def finals(
+    self, candidates: Sequence[Recipe], numbers: Sequence[int]
+  ) -> dict[int, tables.Table]:
+    """Fits some candidates with care, beside each other."""
+    fit = lambda i: self.final(candidates[i], i)
+    if len(numbers) == 1:  # Its products may take all cores.
+      return {i: fit(i) for i in numbers}
+    with _workers(len(numbers)) as pool:
+      return dict(zip(numbers, pool.map(fit, numbers), strict=True))
+
   def final(self, recipe: Recipe, number: int) -> tables.Table:
     """Returns the table of all rows."""
     table = self.fitted.get(number)
@@ -384,7 +394,3 @@ def _workers(
 
 def _is_function(metric: Any) -> bool:
   return callable(metric)
-
-
-def _silent(done: int, total: int, name: str) -> None:
-  del done, total, name
