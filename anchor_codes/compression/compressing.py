@@ -1,20 +1,17 @@
 """Makes a compact table of a matrix: fits, searches, measures."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from anchor_codes import accounting, tables
-from anchor_codes.compression import proposals, quality
+from anchor_codes.compression import finalists, proposals, quality, workers
 from anchor_codes.compression.points import Points, blocks
 from anchor_codes.compression.recipes import Recipe
 from anchor_codes.compression.reports import Compressed, Report, Trial
@@ -26,10 +23,7 @@ TRIAL_ROWS = 16_384
 """Rows that a trial fits; of smaller matrices all."""
 FIT_ROWS = 65_536
 """Rows that the recipe fits that was chosen."""
-FINALISTS = 2
-"""The best trials, which are fitted again with care, and measured on all."""
 _HELD_OUT = 4_096
-_MOST_WORKERS = 8
 
 Progress = Callable[[int, int, str], None]
 """Is told how many of how many trials are done, and the last one's name."""
@@ -51,11 +45,12 @@ def compress(
 
   With 'auto' it tries sizes of all families of recipes that fit, on at most
   16,384 rows, and measures them on other rows; of a smaller matrix all rows are
-  fitted, and they are those to measure on. The best two are fitted again, to at
-  most 65,536 rows and in more steps, and the better one of these, by all rows,
-  is the table. All rows of the matrix are encoded, block by block: a memory map
-  stays on disk. Very small and very large values are fitted at
-  another power of two, and a few more parts of the table are float32 then.
+  fitted, and they are those to measure on. The best two, and the
+  best one of another family if it is near, are fitted again, to at most 65,536
+  rows and in more steps, and the best one of these, by all rows, is the table.
+  All rows of the matrix are encoded, block by block: a memory map stays on
+  disk. Very small and very large values are fitted at another power of two, and
+  a few more parts of the table are float32 then.
 
   Args:
     matrix: Finite floats [num_embeddings, features]; also `np.load(path,
@@ -107,13 +102,12 @@ def compress(
     magnitude=cold.magnitude,
   )
   trials = cold.trials(candidates, progress or (lambda *_: None))
-  ranks = np.argsort([-job.score(t.quality) for t in trials], kind="stable")
   finals: dict[int, tuple[tables.Table, dict[str, float]]] = {}
-  for i, table in cold.finals(candidates, ranks[:FINALISTS].tolist()).items():
+  for i, table in cold.finals(candidates, job.finalists(trials)).items():
     table = finish(table)
     measured = quality.measure(table, job.matrix, job.weights) | job.task(table)
     finals[i] = table, measured
-  best = max(finals, key=lambda i: job.score(finals[i][1]))
+  best = min(finals, key=lambda i: job.loss(finals[i][1]))
   table, measured = finals[best]
   table = dataclasses.replace(table, quality=json.dumps(measured))
   marked = (
@@ -126,7 +120,7 @@ def compress(
     job.metric_name,
     budget,
     accounting.dense_bytes(*job.matrix.shape),
-    tuple(sorted(marked, key=lambda trial: -job.score(trial.quality))),
+    tuple(sorted(marked, key=lambda trial: job.loss(trial.quality))),
     measured,
     time.perf_counter() - begin,
   )
@@ -280,7 +274,7 @@ class _Job:
   ) -> list[Trial]:
     """Fits and measures all candidates, some at a time."""
     results: dict[int, Trial] = {}
-    with _workers(len(candidates)) as pool:
+    with workers.start(len(candidates)) as pool:
       futures = {
         pool.submit(self.trial, candidate, i, has_rivals=len(candidates) > 1): i
         for i, candidate in enumerate(candidates)
@@ -317,7 +311,7 @@ class _Job:
     fit = lambda i: self.final(candidates[i], i)
     if len(numbers) == 1:  # Its products may take all cores.
       return {i: fit(i) for i in numbers}
-    with _workers(len(numbers)) as pool:
+    with workers.start(len(numbers)) as pool:
       return dict(zip(numbers, pool.map(fit, numbers), strict=True))
 
   def final(self, recipe: Recipe, number: int) -> tables.Table:
@@ -326,7 +320,7 @@ class _Job:
     if table is None:
       table = recipe.fit(self.rng(number), self.points(FIT_ROWS))
       if len(self.matrix) > FIT_ROWS:
-        with _workers(len(self.matrix)) as pool:
+        with workers.start(len(self.matrix)) as pool:
           table = self.encode(table, pool.map)
     return self.magnitude.restore(table)
 
@@ -345,10 +339,19 @@ class _Job:
     """Returns the random numbers of a candidate."""
     return np.random.default_rng([self.seed, number])
 
-  def score(self, measured: dict[str, float]) -> float:
-    """Returns what is larger for better tables."""
+  def finalists(self, trials: Sequence[Trial]) -> list[int]:
+    """Chooses the trials that are fitted again, by their numbers."""
+    losses = [self.loss(trial.quality) for trial in trials]
+    # How much is lost by a function of the caller is not known.
+    reach = None if callable(self.metric) else finalists.REACH
+    return finalists.choose([t.recipe for t in trials], losses, reach=reach)
+
+  def loss(self, measured: dict[str, float]) -> float:
+    """Returns what is smaller for better tables."""
     value = measured[self.metric_name]
-    return -value if self.metric_name == "error" else value
+    if callable(self.metric):
+      return -value
+    return value if self.metric == "error" else 1 - value
 
 
 def _as_weights(weights: Any, size: int) -> np.ndarray | None:
@@ -373,23 +376,6 @@ def _task(
   rows = matrix.astype(np.float32, copy=False).view()
   rows.flags.writeable = False  # It may be the array of the caller.
   return lambda table: {"metric": float(metric(table, rows))}
-
-
-@contextlib.contextmanager
-def _workers(
-  count: int,
-) -> Iterator[concurrent.futures.ThreadPoolExecutor]:
-  """Yields threads for so many pieces of work, whose products use one each.
-
-  Many small products on all cores wait for each other: ten times as long on a
-  busy machine.
-  """
-  workers = min(os.cpu_count() or 1, _MOST_WORKERS, count)
-  with (
-    threadpoolctl.threadpool_limits(1, user_api="blas"),
-    concurrent.futures.ThreadPoolExecutor(workers) as pool,
-  ):
-    yield pool
 
 
 def _is_function(metric: Any) -> bool:

@@ -73,7 +73,7 @@ note tells where they were lowered, for 450 seconds of a core would not have
 been enough by estimate. Additive codes have 128 digits at most. `full` and
 `int4 rows` at the top have the sizes that they have.
 Rows that begin with `tried` are from the report of `compress`, of rough fits,
-of which the best two are fitted again with care: of more than 16,384 rows they
+of which the best are fitted again with care: of more than 16,384 rows they
 were measured on some that were not fitted.
 """
 
