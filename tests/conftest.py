@@ -1,5 +1,6 @@
 """Strict settings for all tests: four CPU devices, no silent promotion."""
 
+import gc
 import os
 from importlib import metadata
 
@@ -22,6 +23,10 @@ if metadata.version("jaxlib").startswith("0.10."):
 
 import hypothesis
 import jax
+
+# Programs that are kept for later tests are a million objects, none of them
+# garbage, and are looked through again and again.
+gc.set_threshold(100_000, 50, 100)
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
